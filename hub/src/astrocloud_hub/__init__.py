@@ -1,0 +1,1 @@
+"""What JupyterHub loads: authenticators, spawners and the hub's pages."""

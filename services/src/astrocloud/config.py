@@ -1,0 +1,283 @@
+"""The one schema of the platform's configuration.
+
+The same block is read from ``astrocloud.yaml`` on one machine and from the Helm chart's ``config`` value on
+Kubernetes. Every field has a description, a unit where it needs one, and a safe default; unknown keys are refused
+with the nearest known name. Secrets are named, never written: see `SecretSource`.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from astrocloud.core.errors import ConfigError
+
+Language = Literal["en", "zh"]
+"""The platform's two languages, by their ISO 639-1 codes."""
+
+
+class Block(BaseModel):
+    """One block of the configuration: frozen, and no key that is not in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class LocalizedText(Block):
+    """A text in both languages."""
+
+    en: str = Field(min_length=1)
+    """The text in English."""
+    zh: str = Field(min_length=1)
+    """The text in Chinese."""
+
+    def in_language(self, language: str) -> str:
+        """Return the text in `language` (``en`` or ``zh``)."""
+        return self.zh if language == "zh" else self.en
+
+
+class SecretSource(Block):
+    """Where a secret is read from: exactly one of a file or an environment variable."""
+
+    file: Path | None = None
+    """A file that holds the secret and nothing else; a final line break is dropped."""
+    env: str | None = None
+    """The name of an environment variable that holds the secret."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SecretSource":
+        if (self.file is None) == (self.env is None):
+            msg = "name exactly one of `file` and `env`"
+            raise ValueError(msg)
+        return self
+
+    def read(self) -> SecretStr:
+        """Return the secret.
+
+        Raises
+        ------
+        ConfigError
+            With code ``config-secret`` when the file or the variable is not there or is empty.
+        """
+        if self.file is not None:
+            try:
+                value = self.file.read_text(encoding="utf-8").rstrip("\n")
+            except (OSError, UnicodeDecodeError) as err:
+                raise ConfigError("config-secret", source=f"file {self.file}") from err
+            source = f"file {self.file}"
+        else:
+            value = os.environ.get(self.env or "", "")
+            source = f"environment variable {self.env}"
+        if not value:
+            raise ConfigError("config-secret", source=source)
+        return SecretStr(value)
+
+
+class EmbeddedPassport(Block):
+    """The platform's own accounts, behind its own OpenID Connect provider."""
+
+    kind: Literal["embedded"] = "embedded"
+    """The platform's own accounts."""
+    registration: Literal["closed", "approval"] = "closed"
+    """Whether people may ask for an account themselves; an administrator then approves each one."""
+    password_min_length: int = Field(default=10, ge=8, le=128)
+    """The shortest password taken, in characters."""
+    invite_lifetime_s: int = Field(default=7 * 86400, ge=300, le=90 * 86400)
+    """How long an invite or reset link works, in seconds."""
+    session_lifetime_s: int = Field(default=14 * 86400, ge=300, le=90 * 86400)
+    """How long a sign-in at the passport lasts, in seconds."""
+    key_lifetime_s: int = Field(default=30 * 86400, ge=3600)
+    """How long one signing key is used before the next takes over, in seconds."""
+
+
+class SignUpBlock(Block):
+    """What an external passport has in common with others: who of its people may enter."""
+
+    sign_up: Literal["open", "invited"] = "open"
+    """``open``: whoever the passport vouches for gets an account at the first sign-in; ``invited``: only people an
+    administrator has added with that passport's subject."""
+    admins: tuple[str, ...] = ()
+    """Subjects at that passport who are administrators."""
+
+
+class CstcloudPassport(SignUpBlock):
+    """The passport of the China Science and Technology Cloud."""
+
+    kind: Literal["cstcloud"]
+    """The CSTCloud passport."""
+    client_id: str = Field(min_length=1)
+    """The client id that the passport gave this platform."""
+    client_secret: SecretSource
+    """Where the client secret is."""
+    base_url: AnyHttpUrl = AnyHttpUrl("https://passport.escience.cn")
+    """The passport's address."""
+
+
+class OidcPassport(SignUpBlock):
+    """Any OpenID Connect provider that can be discovered."""
+
+    kind: Literal["oidc"]
+    """An OpenID Connect provider."""
+    issuer: AnyHttpUrl
+    """The issuer's address; ``/.well-known/openid-configuration`` is read below it."""
+    client_id: str = Field(min_length=1)
+    """The client id that the provider gave this platform."""
+    client_secret: SecretSource
+    """Where the client secret is."""
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    """The scopes asked for; ``openid`` is among them."""
+    name: LocalizedText = LocalizedText(en="your institution", zh="所在机构")
+    """What the sign-in button calls the provider."""
+
+    @field_validator("scopes")
+    @classmethod
+    def _openid_is_asked_for(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "openid" not in value:
+            msg = "`openid` must be among the scopes"
+            raise ValueError(msg)
+        return value
+
+
+Passport = Annotated[EmbeddedPassport | CstcloudPassport | OidcPassport, Field(discriminator="kind")]
+
+
+class Servers(Block):
+    """People's own servers."""
+
+    limit_per_person: int = Field(default=3, ge=1, le=50)
+    """How many servers one person may run at once."""
+    start_timeout_s: int = Field(default=120, ge=5, le=3600)
+    """How long a server may take to start, in seconds, its environment being there."""
+    idle_timeout_s: int = Field(default=86400, ge=0)
+    """A server without activity for so long is stopped, in seconds; 0: never."""
+    isolation: Literal["required", "preferred"] = "preferred"
+    """``required``: no server starts on a machine without bubblewrap; ``preferred``: it starts, and every page says
+    that people are not kept apart."""
+
+
+class Environments(Block):
+    """The environments a person can pick."""
+
+    folder: Path | None = None
+    """The folder of environments, one folder each with an ``environment.yaml``; by default the project's ``images``."""
+    default: str = "astro"
+    """The environment that is offered first."""
+    prepare_at_start: bool = True
+    """Whether a missing environment is made when the platform starts (in the background), not at its first use."""
+
+
+class Logging(Block):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is logged."""
+
+
+class Config(Block):
+    """The whole configuration."""
+
+    public_url: AnyHttpUrl | None = None
+    """The address at which people reach the platform, when that is not where it listens (behind a web server)."""
+    language: Language = "en"
+    """The language of people whose browser asks for neither of the two."""
+    name: LocalizedText = LocalizedText(en="Astrocloud", zh="天文云")
+    """What this platform is called on its pages."""
+    passport: Passport = EmbeddedPassport()
+    """How people sign in."""
+    servers: Servers = Servers()
+    """People's own servers."""
+    environments: Environments = Environments()
+    """The environments a person can pick."""
+    tutorials: Path | None = None
+    """The folder of tutorials; by default the project's ``notebooks``."""
+    logging: Logging = Logging()
+    """What is logged."""
+
+
+def load_config(path: Path | None) -> Config:
+    """Return the configuration in `path`, or the defaults for `None`.
+
+    Raises
+    ------
+    ConfigError
+        ``config-file`` when the file cannot be read, ``config-yaml`` when it is no YAML mapping, ``config-key`` for
+        an unknown key (with the nearest known one), ``config-value`` for a value that is not allowed.
+    """
+    if path is None:
+        return Config()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8 text"
+        raise ConfigError("config-file", file=str(path), reason=str(reason)) from err
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        raise ConfigError("config-yaml", file=str(path), where=where) from err
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ConfigError("config-yaml", file=str(path), where="its top level, which is not a mapping")
+    return parse_config(document, source=str(path))
+
+
+def parse_config(document: dict[str, Any], *, source: str) -> Config:
+    """Return `document` as a configuration; errors name `source`. Raises `ConfigError` as `load_config` does."""
+    try:
+        return Config.model_validate(document)
+    except ValidationError as err:
+        first = err.errors(include_url=False, include_input=False, include_context=False)[0]
+        names = [str(part) for part in first["loc"]]
+        where = ".".join(name for name in names if name not in {"embedded", "cstcloud", "oidc"})
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(names[:-1])
+            near = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
+            raise ConfigError(
+                "config-key",
+                file=source,
+                key=where,
+                nearest=near[0] if near else "",
+                allowed=", ".join(sorted(known)),
+            ) from None
+        # pydantic's own sentence says what is allowed; the value is left out because it may be a secret.
+        raise ConfigError("config-value", file=source, key=where or "(top level)", reason=first["msg"]) from None
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """Return the keys of the block at `location`, whose parts may be tags of a tagged variant."""
+    block: type[BaseModel] = Config
+    for name in location:
+        if name in block.model_fields:
+            found = _blocks_in(block.model_fields[name].annotation)
+            block = found[0] if found else block
+            variants = {str(b.model_fields["kind"].annotation): b for b in found if "kind" in b.model_fields}
+        else:
+            block = next((b for tag, b in variants.items() if f"'{name}'" in tag), block)
+    return list(block.model_fields)
+
+
+def _blocks_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the blocks named in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is None:
+        return []
+    return [block for part in get_args(annotation) for block in _blocks_in(part)]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the configuration."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

@@ -1,0 +1,95 @@
+"""Where things are: the data folder, and the files that come with the project."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from astrocloud.core.errors import StartError
+
+DATA_VARIABLE: Final = "ASTROCLOUD_DATA"
+PORT_VARIABLE: Final = "ASTROCLOUD_PORT"
+BIND_VARIABLE: Final = "ASTROCLOUD_BIND"
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The one folder in which a platform on one machine keeps everything."""
+
+    root: Path
+    """The folder itself, absolute."""
+
+    @classmethod
+    def from_environment(cls) -> "DataFolder":
+        """Return the folder that ``ASTROCLOUD_DATA`` names, else ``astrocloud`` in the XDG data home."""
+        named = os.environ.get(DATA_VARIABLE)
+        if named:
+            return cls(Path(named).expanduser().absolute())
+        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        return cls(Path(base).expanduser().absolute() / "astrocloud")
+
+    @property
+    def config_file(self) -> Path:
+        """The optional configuration."""
+        return self.root / "astrocloud.yaml"
+
+    @property
+    def secrets(self) -> Path:
+        """Keys and tokens, for the platform's eyes only (0700)."""
+        return self.root / "secrets"
+
+    @property
+    def databases(self) -> Path:
+        """The SQLite databases (0700)."""
+        return self.root / "db"
+
+    @property
+    def tree(self) -> Path:
+        """The file tree: ``home``, ``project``, ``archive``, ``course``."""
+        return self.root / "tree"
+
+    @property
+    def environments(self) -> Path:
+        """The environments' virtual environments."""
+        return self.root / "environments"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the parts (0700); people's servers' logs in ``servers`` below."""
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """What is true while the platform runs (0700): ports, process ids, status."""
+        return self.root / "run"
+
+    def make(self) -> None:
+        """Make the folder and what is below it, with the modes that keep people out of it.
+
+        Raises
+        ------
+        StartError
+            ``data-folder`` if it cannot be made or written.
+        """
+        try:
+            # People's servers run as other user ids and reach their homes through it: 0711, not 0700.
+            self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            for private in (self.secrets, self.databases, self.logs, self.logs / "servers", self.run):
+                private.mkdir(mode=0o700, exist_ok=True)
+                private.chmod(0o700)
+            for shared in (self.tree, self.environments):
+                shared.mkdir(mode=0o755, exist_ok=True)
+            for top in ("home", "project", "archive", "course"):
+                (self.tree / top).mkdir(mode=0o755, exist_ok=True)
+            probe = self.root / ".write-probe"
+            probe.touch()
+            probe.unlink()
+        except OSError as err:
+            raise StartError("data-folder", folder=str(self.root), reason=err.strerror or str(err)) from err
+
+
+def project_folder(name: str) -> Path | None:
+    """Return the project's folder `name` (``images``, ``notebooks``, ``hub``) when running from its source tree."""
+    root = Path(__file__).resolve().parents[4]
+    folder = root / name
+    return folder if (root / "pyproject.toml").is_file() and folder.is_dir() else None

@@ -1,0 +1,104 @@
+"""What the parts of one running platform must know of each other: addresses and scopes.
+
+On one machine the supervisor writes it once to ``run/runtime.json`` and every part reads it there; ports are chosen
+at the first start and kept, because people's servers outlive a restart of the hub and go on calling the same address.
+"""
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from astrocloud.core.layout import DataFolder
+
+CUSTOM_SCOPES: Final = {
+    "custom:portal:use": "See one's own servers, environments and announcements.",
+    "custom:people:admin": "Create, disable and reset people's accounts.",
+    "custom:announcements:admin": "Write announcements for everybody.",
+    "custom:vospace:read": "Read files by VOSpace.",
+    "custom:vospace:write": "Write files by VOSpace.",
+}
+"""The platform's scopes besides the hub's own, and what each is for."""
+
+SERVICES: Final = ("portal", "passport")
+"""Services with an address of their own, ``/services/NAME/``; each is also an OAuth client of the hub."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Addresses of one running platform."""
+
+    bind: str
+    """The address that people's browsers reach."""
+    port: int
+    """The port that people's browsers reach."""
+    public_url: str
+    """The platform's address as people type it, without a final slash."""
+    proxy_api_port: int
+    """Where configurable-http-proxy takes its routes, on loopback."""
+    hub_port: int
+    """Where the hub listens, on loopback."""
+    services_port: int
+    """Where the services listen, on loopback."""
+
+    @property
+    def hub_api_url(self) -> str:
+        """The hub's REST API, called directly."""
+        return f"http://127.0.0.1:{self.hub_port}/hub/api"
+
+    @property
+    def services_url(self) -> str:
+        """The services, called directly."""
+        return f"http://127.0.0.1:{self.services_port}"
+
+    @property
+    def proxy_api_url(self) -> str:
+        """The proxy's REST API."""
+        return f"http://127.0.0.1:{self.proxy_api_port}"
+
+    @classmethod
+    def read(cls, data: DataFolder) -> "Runtime":
+        """Return what the supervisor wrote. Raises `FileNotFoundError` if it never did."""
+        return cls(**json.loads((data.run / "runtime.json").read_text(encoding="utf-8")))
+
+    @classmethod
+    def choose(cls, data: DataFolder, *, bind: str, port: int, public_url: str | None) -> "Runtime":
+        """Return and write the addresses to use, keeping earlier internal ports where they are still free."""
+        try:
+            before = cls.read(data)
+            kept = [before.proxy_api_port, before.hub_port, before.services_port]
+        except (FileNotFoundError, ValueError, TypeError):
+            kept = [0, 0, 0]
+        chosen: list[int] = []
+        for wanted in kept:
+            chosen.append(_free_port(wanted, taken={port, *chosen}))
+        host = f"[{bind}]" if ":" in bind else bind
+        shown = "127.0.0.1" if bind in {"0.0.0.0", "::"} else host  # noqa: S104
+        runtime = cls(bind, port, (public_url or f"http://{shown}:{port}").rstrip("/"), *chosen)
+        write_json(data.run / "runtime.json", asdict(runtime))
+        return runtime
+
+
+def _free_port(wanted: int, *, taken: set[int]) -> int:
+    """Return the loopback port `wanted` if nobody has it, else one that the kernel gives."""
+    for candidate in (wanted, 0, 0, 0, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", candidate))
+            except OSError:
+                continue
+            port = int(probe.getsockname()[1])
+            if port not in taken:
+                return port
+    msg = "no free port on the loopback address"
+    raise OSError(msg)
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write `document` to `path` so that a reader finds the old text or the new one, never half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(path)
