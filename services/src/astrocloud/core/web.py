@@ -1,0 +1,317 @@
+"""HTTP plumbing that every service shares: request ids, logs, metrics, languages, errors, security headers, pages."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jinja2
+import structlog
+from aiohttp import web
+from markupsafe import Markup
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+
+from astrocloud.core import words
+from astrocloud.core.errors import PlatformError, RequestError
+
+if TYPE_CHECKING:
+    from astrocloud.config import Config
+    from astrocloud.core.auth import HubLogin
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+LANGUAGE_COOKIE: Final = "astrocloud-lang"
+THEME_COOKIE: Final = "astrocloud-theme"
+THEMES: Final = ("light", "dark", "auto")
+PAGES: Final = Path(__file__).with_name("pages")
+"""The shared look: layout, style, scripts, icons."""
+
+BODY_LIMIT_BYTES: Final = 256 * 1024
+"""The largest body of a form or a JSON document; services that take files read them as streams instead."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_CSP: Final = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+_log = structlog.get_logger()
+_requests = Counter("astrocloud_requests_total", "HTTP requests answered.", ["service", "method", "status"])
+_seconds = Histogram("astrocloud_request_seconds", "Time to answer an HTTP request, in seconds.", ["service"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One service as its ``factory.py`` hands it to the platform."""
+
+    name: str
+    """The name in ``/services/NAME/``."""
+    routes: Sequence[web.AbstractRouteDef]
+    """Routes with whole paths, below ``/services/NAME/`` (the portal also has ``/``)."""
+    login: "HubLogin | None" = None
+    """How the service signs people in."""
+    templates: Path | None = None
+    """The folder of its page templates."""
+    health: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    """State of what it depends on: part -> ``ok`` or a code; anything but ``ok`` makes it not ready."""
+    background: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+    """Coroutines that run as long as the platform does; cancelled at its end."""
+
+
+LOGINS: Final = web.AppKey("logins", dict[str, "HubLogin"])
+CONFIG: Final = web.AppKey("config", object)
+TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
+
+
+def build_app(services: Sequence[Service], *, config: "Config") -> web.Application:
+    """Return the application that answers for `services`."""
+    app = web.Application(middlewares=[_with_request_context, _with_errors], client_max_size=BODY_LIMIT_BYTES)
+    app[CONFIG] = config
+    app[LOGINS] = {service.name: service.login for service in services if service.login}
+    app[TEMPLATES] = _template_environment([s.templates for s in services if s.templates])
+    for service in services:
+        app.router.add_routes(list(service.routes))
+        if service.login:
+            app.router.add_routes(list(service.login.routes()))
+        app.router.add_routes(_operations(service))
+    app.on_response_prepare.append(_add_headers)
+
+    async def _background(_app: web.Application) -> Any:
+        tasks = [asyncio.create_task(_keep_running(work)) for s in services for work in s.background]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    app.cleanup_ctx.append(_background)
+    return app
+
+
+async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work` again after a pause when it fails: one bad moment must not end a reconciler for good."""
+    while True:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - logged, and tried again
+            _log.exception("background-failed", work=getattr(work, "__qualname__", str(work)))
+        await asyncio.sleep(5)
+
+
+def _operations(service: Service) -> list[web.AbstractRouteDef]:
+    """Return ``health`` (is the process up), ``ready`` (can it work) and ``metrics`` of one service."""
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "service": service.name})
+
+    async def ready(_request: web.Request) -> web.Response:
+        parts = dict(await service.health()) if service.health else {}
+        good = all(state == "ok" for state in parts.values())
+        document = {"status": "ok" if good else "degraded", "service": service.name, "parts": parts}
+        return web.json_response(document, status=200 if good else 503)
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    prefix = f"/services/{service.name}"
+    return [
+        web.get(f"{prefix}/health", health),
+        web.get(f"{prefix}/ready", ready),
+        web.get(f"{prefix}/metrics", metrics),
+    ]
+
+
+def service_of(request: web.Request) -> str:
+    """Return the name of the service that `request` is for (the portal owns ``/``)."""
+    parts = request.path.split("/", 3)
+    return parts[2] if len(parts) > 2 and parts[1] == "services" else "portal"
+
+
+def language_of(request: web.Request) -> str:
+    """Return the language to answer `request` in: chosen by cookie, else by Accept-Language, else the default."""
+    config: Any = request.app.get(CONFIG)
+    return words.negotiate(
+        request.headers.get("Accept-Language"),
+        chosen=request.cookies.get(LANGUAGE_COOKIE),
+        default=config.language if config is not None else "en",
+    )
+
+
+@web.middleware
+async def _with_request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
+    given = request.headers.get("X-Request-ID", "")
+    request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
+    request["request_id"] = request_id
+    service = service_of(request)
+    started = time.perf_counter()
+    with structlog.contextvars.bound_contextvars(request_id=request_id, service=service):
+        response = await handler(request)
+        took = time.perf_counter() - started
+        known = service if service in request.app[LOGINS] else "none"
+        _requests.labels(known, request.method if len(request.method) < 10 else "other", response.status).inc()
+        _seconds.labels(known).observe(took)
+        # The path alone: a query may carry a code or a state.
+        _log.info(
+            "request",
+            method=request.method,
+            path=request.path[:300],
+            status=response.status,
+            ms=round(took * 1e3, 1),
+        )
+    return response
+
+
+@web.middleware
+async def _with_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except PlatformError as err:
+        return error_response(request, err)
+    except web.HTTPNotFound:
+        return error_response(request, RequestError("not-found", path=request.path[:200]))
+    except web.HTTPMethodNotAllowed as err:
+        allowed = ", ".join(sorted(err.allowed_methods))
+        problem = error_response(
+            request, RequestError("method-not-allowed", method=request.method[:20], allowed=allowed)
+        )
+        problem.headers["Allow"] = allowed
+        return problem
+    except web.HTTPRequestEntityTooLarge:
+        return error_response(request, RequestError("too-large", limit_bytes=BODY_LIMIT_BYTES))
+    except web.HTTPException as err:
+        if err.status < 400:
+            raise
+        return error_response(request, RequestError("bad-request", reason=err.reason))
+    except (ConnectionResetError, asyncio.CancelledError):
+        raise
+    except Exception:  # noqa: BLE001 - the one place where the unexpected is logged and answered
+        _log.exception("request-failed", path=request.path[:300])
+        return error_response(request, RequestError("internal", request_id=request["request_id"]))
+
+
+def wants_page(request: web.Request) -> bool:
+    """Whether `request` comes from a person's browser that navigates, rather than from a program."""
+    return "text/html" in request.headers.get("Accept", "") and "/api/" not in request.path
+
+
+def error_response(request: web.Request, err: PlatformError) -> web.Response:
+    """Return `err` as a page for people and as ``application/problem+json`` (RFC 9457) for programs."""
+    language = language_of(request)
+    headers = {"Content-Language": words.HTML_LANGUAGE[language], "Vary": "Accept-Language, Accept, Cookie"}
+    if "wait_s" in err.parameters:
+        headers["Retry-After"] = str(err.parameters["wait_s"])
+    problem = {**err.problem(language), "instance": f"urn:astrocloud:request:{request.get('request_id', '')}"}
+    if wants_page(request):
+        response = page(request, "error.html", status=err.status, problem=problem)
+        response.headers.update(headers)
+        return response
+    return web.json_response(problem, status=err.status, headers=headers, content_type="application/problem+json")
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("X-Request-ID", _request.get("request_id", ""))
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"
+
+
+@cache
+def _asset_version() -> str:
+    """Return a short digest of the static files, so that a new version is fetched anew and an old one never."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in sorted((PAGES / "static").rglob("*")):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+def asset(name: str) -> str:
+    """Return the address of the static file `name`."""
+    return f"/services/portal/static/{name}?v={_asset_version()}"
+
+
+def _template_environment(folders: Sequence[Path]) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, PAGES]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["asset"] = asset
+    return environment
+
+
+def page(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
+    """Return the page `template` in the language and theme of `request`.
+
+    A template has ``t(key, **parameters)`` for texts, ``lang``, ``theme``, ``config``, ``path``, ``principal`` (`None`
+    when nobody is signed in at this service) and ``csrf`` (the token for its forms).
+    """
+    language = language_of(request)
+    theme = request.cookies.get(THEME_COOKIE, "auto")
+    principal = request.get("principal")
+
+    def t(key: str, /, **parameters: Any) -> str:
+        return words.text(key, language, **parameters)
+
+    body = (
+        request.app[TEMPLATES]
+        .get_template(template)
+        .render(
+            t=t,
+            lang=language,
+            html_lang=words.HTML_LANGUAGE[language],
+            theme=theme if theme in THEMES else "auto",
+            config=request.app[CONFIG],
+            path=request.path,
+            principal=principal,
+            csrf=principal.csrf if principal is not None else "",
+            Markup=Markup,
+            **values,
+        )
+    )
+    return web.Response(
+        text=body,
+        status=status,
+        content_type="text/html",
+        headers={"Content-Language": words.HTML_LANGUAGE[language], "Vary": "Accept-Language, Cookie"},
+    )
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object in the body of `request`. Raises ``bad-request`` when it is none."""
+    try:
+        document = await request.json()
+    except ValueError as err:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
+        raise RequestError("bad-request", reason="the body is not JSON") from err
+    if not isinstance(document, dict):
+        raise RequestError("bad-request", reason="the body is not a JSON object")
+    return document
+
+
+def safe_next(path: str, *, default: str = "/") -> str:
+    """Return `path` if it is a path on this origin, else `default`: never a way off the platform."""
+    if len(path) > 2000 or not path.startswith("/") or path.startswith("//"):
+        return default
+    if any(ord(char) < 0x20 or ord(char) == 0x7F or char == "\\" for char in path):
+        return default
+    return path
