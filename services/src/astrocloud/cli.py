@@ -1,0 +1,300 @@
+"""The ``astrocloud`` command.
+
+Every subcommand is a function that takes the parsed arguments. An error that a person can act on is one sentence on standard
+error, in English or Chinese after the locale, and exit status 2; a traceback is an error of ours.
+"""
+
+import argparse
+import json
+import locale
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from astrocloud import __version__
+from astrocloud.config import Config, json_schema, load_config
+from astrocloud.core import words
+from astrocloud.core.errors import PlatformError
+from astrocloud.core.layout import DataFolder
+
+if TYPE_CHECKING:
+    from astrocloud.passport.factory import Directory
+
+USAGE_ERROR = 2
+
+
+def terminal_language() -> str:
+    """Return the language of the person at the terminal, after ``LC_ALL``, ``LC_MESSAGES`` and ``LANG``."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if value := os.environ.get(name):
+            return "zh" if value.lower().startswith("zh") else "en"
+    return "en"
+
+
+def _say(line: str = "") -> None:
+    print(line, flush=True)
+
+
+def _text(key: str, **parameters: Any) -> str:
+    return words.text(f"terminal.{key}", terminal_language(), **parameters)
+
+
+def _configuration(data: DataFolder) -> Config:
+    return load_config(data.config_file if data.config_file.exists() else None)
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _up(_options: argparse.Namespace) -> int:
+    from astrocloud.supervisor.up import up
+
+    return up(say=_say, text=_text)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from aiohttp import web
+
+    from astrocloud.core.logs import configure_logs
+    from astrocloud.core.runtime import SERVICES
+    from astrocloud.platform import build_platform
+
+    data = DataFolder.from_environment()
+    config = _configuration(data)
+    configure_logs(level=config.logging.level, part="services")
+    names = list(SERVICES) if options.name == "all" else [options.name]
+    app, runtime = build_platform(names, config=config, data=data)
+
+    async def serve() -> None:
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", runtime.services_port, reuse_address=True).start()
+        await _until_signal()
+        await runner.cleanup()
+
+    asyncio.run(serve())
+    return 0
+
+
+async def _until_signal() -> None:
+    import asyncio
+    import signal
+
+    ending = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    await ending.wait()
+
+
+def _directory() -> "Directory":
+    from astrocloud.passport.factory import open_directory
+
+    data = DataFolder.from_environment()
+    data.make()
+    return open_directory(config=_configuration(data), data=data)
+
+
+def _user_add(options: argparse.Namespace) -> int:
+    password: str | None = None
+    if options.password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    added = _directory().add(
+        options.name, admin=options.admin, groups=tuple(options.group), password=password, name=options.display_name
+    )
+    if options.json:
+        _print_json({"username": added.username, "uid": added.uid, "invite": added.invite})
+    else:
+        _say(_text("user-added", name=added.username, uid=added.uid))
+        if added.invite:
+            _say(_text("user-invite", link=added.invite))
+    return 0
+
+
+def _user_list(options: argparse.Namespace) -> int:
+    people = _directory().list()
+    if options.json:
+        _print_json([person.document() for person in people])
+        return 0
+    rows = [("NAME", "UID", "STATUS", "ADMIN", "GROUPS")]
+    rows += [(p.username, str(p.uid), p.status, "yes" if p.admin else "", " ".join(p.groups)) for p in people]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _user_change(options: argparse.Namespace) -> int:
+    directory = _directory()
+    getattr(directory, options.action)(options.name)
+    if options.json:
+        _print_json({"username": options.name, "done": options.action})
+    else:
+        _say(_text(f"user-{options.action}d", name=options.name))
+    return 0
+
+
+def _token(options: argparse.Namespace) -> int:
+    from astrocloud.operations.hub import HubClient
+
+    hub = HubClient(DataFolder.from_environment())
+    person = _directory().get(options.name)
+    made = hub.make_token(person.username, scopes=tuple(options.scope), expires=options.expires)
+    if options.json:
+        _print_json(made)
+    else:
+        _say(made["token"])
+    return 0
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    config = load_config(Path(options.file))
+    if options.json:
+        _print_json(config.model_dump(mode="json"))
+    else:
+        _say(_text("config-good", file=options.file))
+    return 0
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    _print_json(json_schema())
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from astrocloud.operations.status import status
+
+    report = status(DataFolder.from_environment())
+    if options.json:
+        _print_json(report)
+    elif not report["running"]:
+        _say(_text("not-running"))
+    else:
+        _say(_text("running", url=report["url"]))
+        for part, state in report["parts"].items():
+            _say(f"  {part:20} {state}")
+    return 0 if report["running"] and all(state == "ok" for state in report["parts"].values()) else 1
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from astrocloud.operations.backup import backup
+
+    report = backup(DataFolder.from_environment(), Path(options.folder), homes=options.homes)
+    if options.json:
+        _print_json(report)
+    else:
+        _say(_text("backup-made", folder=options.folder, count=len(report["files"]), tree=report["tree"]))
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from astrocloud.operations.backup import restore
+
+    data = DataFolder.from_environment()
+    report = restore(data, Path(options.folder))
+    if options.json:
+        _print_json(report)
+    else:
+        _say(_text("restored", folder=str(data.root)))
+    return 0
+
+
+def _environment(options: argparse.Namespace) -> int:
+    from astrocloud.supervisor.environments import list_environments, prepare_environment
+
+    data = DataFolder.from_environment()
+    data.make()
+    config = _configuration(data)
+    if options.action == "list":
+        found = list_environments(config, data)
+        if options.json:
+            _print_json(found)
+        else:
+            for entry in found:
+                _say(f"{entry['id']:16} {entry['state']:8} {entry['name'][terminal_language()]}")
+        return 0
+    name = options.name or config.environments.default
+    path = prepare_environment(config, data, name, say=_say, language=terminal_language())
+    if options.json:
+        _print_json({"environment": name, "path": str(path)})
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="astrocloud", description="A science platform for astronomy.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    with_json = argparse.ArgumentParser(add_help=False)
+    with_json.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+    def command(name: str, run: Any, text: str, within: Any = commands) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = within.add_parser(name, help=text, description=text, parents=[with_json])
+        made.set_defaults(run=run)
+        return made
+
+    command("up", _up, "Run the whole platform on this machine, in the foreground.")
+    serve = command("serve", _serve, "Run one service (or all) of the platform.")
+    serve.add_argument("name", choices=["all", "passport", "portal"])
+    _user_parsers(commands, command)
+    token = command("token", _token, "Print a bearer token that every service takes.")
+    token.add_argument("name", help="whose token")
+    token.add_argument("--scope", action="append", default=[], help="restrict it to a scope; repeatable")
+    token.add_argument("--expires", default="30d", metavar="D", help="how long it works: 3600, 12h, 30d (default 30d)")
+    check = command("check-config", _check_config, "Check a configuration file.")
+    check.add_argument("file")
+    command("schema", _schema, "Print the JSON Schema of the configuration.")
+    command("status", _status, "Say whether the platform runs and how its parts are.")
+    saving = command("backup", _backup, "Save databases, keys and configuration while the platform runs.")
+    saving.add_argument("folder", help="a folder that does not exist yet")
+    saving.add_argument("--homes", action="store_true", help="copy people's files too, not only name their place")
+    restoring = command("restore", _restore, "Restore a backup into an empty data folder.")
+    restoring.add_argument("folder", help="a folder that `astrocloud backup` made")
+    environment = command("environment", _environment, "List environments, or make one ready.")
+    environment.add_argument("action", choices=["list", "prepare"])
+    environment.add_argument("name", nargs="?", help="the environment's id (default: the configured one)")
+    return parser
+
+
+def _user_parsers(commands: Any, command: Any) -> None:
+    user = commands.add_parser("user", help="Add, list and change people.", description="Add, list and change people.")
+    actions = user.add_subparsers(required=True, metavar="ACTION")
+    add = command("add", _user_add, "Add a person; prints an invite link unless a password is given.", actions)
+    add.add_argument("name", help="the username: a-z, 0-9 and -, a letter first")
+    add.add_argument("--admin", action="store_true", help="make this person an administrator")
+    add.add_argument("--group", action="append", default=[], help="put this person into a group; repeatable")
+    add.add_argument("--display-name", default="", help="the name to show")
+    add.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    command("list", _user_list, "List people.", actions)
+    for name, text in (
+        ("disable", "Keep a person out; ends sessions and servers within 30 s."),
+        ("enable", "Let a disabled person in again."),
+        ("remove", "Remove a person; the name is never given again and the files stay."),
+    ):
+        change = command(name, _user_change, text, actions)
+        change.add_argument("name")
+        change.set_defaults(action=name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    locale.setlocale(locale.LC_CTYPE, "")
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except PlatformError as err:
+        sys.stderr.write(f"astrocloud: {err.sentence(terminal_language())}\n")
+        return USAGE_ERROR
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

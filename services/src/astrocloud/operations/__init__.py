@@ -1,0 +1,1 @@
+"""What an operator does with a platform besides running it: tokens, status, backups."""

@@ -1,0 +1,43 @@
+"""Whether the platform runs, and how its parts are."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any, Final
+
+from astrocloud.core.layout import DataFolder
+from astrocloud.core.runtime import SERVICES, Runtime
+from astrocloud.core.secrets import SecretFiles
+from astrocloud.supervisor.supervisor import is_running
+
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def status(data: DataFolder) -> dict[str, Any]:
+    """Return ``running``, ``url`` and ``parts``: each part's state, ``ok`` or what is the matter."""
+    if not is_running(data):
+        return {"running": False, "url": None, "parts": {}}
+    runtime = Runtime.read(data)
+    token = SecretFiles(data.secrets).get("proxy-token").get_secret_value()
+    parts = {
+        "hub": _ask(f"http://127.0.0.1:{runtime.hub_port}/hub/health"),
+        "proxy": _ask(f"{runtime.proxy_api_url}/api/routes", token=token),
+    }
+    for name in SERVICES:
+        parts[name] = _ask(f"{runtime.services_url}/services/{name}/ready")
+    return {"running": True, "url": runtime.public_url, "parts": parts}
+
+
+def _ask(address: str, *, token: str | None = None) -> str:
+    headers = {"Authorization": f"token {token}"} if token else {}
+    try:
+        with _DIRECT.open(urllib.request.Request(address, headers=headers), timeout=5):  # noqa: S310 - loopback
+            return "ok"
+    except urllib.error.HTTPError as err:
+        try:
+            states = json.loads(err.read())["parts"]
+        except (ValueError, KeyError, TypeError):
+            return f"HTTP {err.code}"
+        return ", ".join(f"{name}: {state}" for name, state in states.items() if state != "ok")
+    except OSError:
+        return "does not answer"

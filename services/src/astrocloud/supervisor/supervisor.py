@@ -1,0 +1,223 @@
+"""The life of a platform on one machine, from the first check to the last process."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import aiohttp
+import structlog
+
+from astrocloud.config import Config
+from astrocloud.core.errors import StartError
+from astrocloud.core.layout import DataFolder
+from astrocloud.core.runtime import Runtime, write_json
+from astrocloud.core.secrets import SecretFiles
+from astrocloud.supervisor import programs
+from astrocloud.supervisor.processes import Part, become_subreaper, descendants, end_all, reap_orphans, stat_of
+
+_READY_WITHIN_S: Final = 60.0
+_PATIENCE_S: Final = 5.0
+_log = structlog.get_logger()
+
+Say = Callable[[str], None]
+
+
+def check_port(bind: str, port: int) -> None:
+    """Check that nobody listens on `port`.
+
+    Raises
+    ------
+    StartError
+        ``port-in-use``, or ``bind-address`` when `bind` is no address of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((bind, port))
+            probe.listen(1)
+    except PermissionError as err:
+        raise StartError("port-forbidden", port=port) from err
+    except OSError as err:
+        if err.errno == 98:  # EADDRINUSE
+            raise StartError("port-in-use", port=port, bind=bind) from err
+        raise StartError("bind-address", bind=bind) from err
+
+
+@contextmanager
+def only_one(data: DataFolder) -> Iterator[None]:
+    """Hold the data folder for this process. Raises `StartError` ``already-running`` if another one does."""
+    with (data.run / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise StartError("already-running", folder=str(data.root)) from err
+        yield
+
+
+def is_running(data: DataFolder) -> bool:
+    """Whether a platform runs on `data`."""
+    try:
+        with only_one(data):
+            return False
+    except StartError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+class Supervisor:
+    """One running platform.
+
+    Parameters
+    ----------
+    config, data, runtime, secrets
+        The platform's configuration, folder, addresses and secrets.
+    say
+        Prints one line for the person at the terminal.
+    """
+
+    def __init__(self, *, config: Config, data: DataFolder, runtime: Runtime, secrets: SecretFiles, say: Say) -> None:
+        self._config = config
+        self._data = data
+        self._runtime = runtime
+        self._secrets = secrets
+        self._say = say
+        self._parts: dict[str, Part] = {}
+        self._ending = asyncio.Event()
+        self._failure: StartError | None = None
+
+    async def run(self, *, when_ready: Callable[[], Awaitable[None]]) -> None:
+        """Start everything, call `when_ready` once it answers, and return after SIGINT or SIGTERM with all ended.
+
+        Raises
+        ------
+        StartError
+            ``part-failed`` when a part does not come up.
+        """
+        become_subreaper()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._ending.set)
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._parts = programs.parts(runtime=self._runtime, data=self._data, secrets=self._secrets)
+        await self._end_leftovers()
+        watchers = [asyncio.create_task(self._keep(part)) for part in self._parts.values()]
+        try:
+            if await self._until_ready():
+                self._write_status()
+                await when_ready()
+                await self._ending.wait()
+        finally:
+            self._ending.set()
+            await self._end(watchers)
+        if self._failure is not None:
+            raise self._failure
+
+    def _reap(self) -> None:
+        reap_orphans({part.pid for part in self._parts.values() if part.pid is not None})
+
+    async def _keep(self, part: Part) -> None:
+        """Start `part`, and again whenever it ends, until the platform does."""
+        pause_s = 0.1
+        while not self._ending.is_set():
+            started = time.monotonic()
+            await part.start()
+            self._write_status()
+            code = await part.wait()
+            if self._ending.is_set():
+                return
+            _log.error("part-ended", ended=part.name, exit_code=code)
+            lived_s = time.monotonic() - started
+            pause_s = 0.1 if lived_s > 30 else min(pause_s * 2, 10)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause_s)
+            if part.name == "proxy" and not self._ending.is_set():
+                # A new proxy knows no routes; the hub does, but looks only every few minutes.
+                self._routes = asyncio.create_task(self._restore_routes())
+
+    async def _restore_routes(self) -> None:
+        token = self._secrets.get("service-operator").get_secret_value()
+        headers = {"Authorization": f"token {token}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            while not self._ending.is_set():
+                try:
+                    async with session.post(f"{self._runtime.hub_api_url}/proxy") as answer:
+                        if answer.status < 400:
+                            _log.info("routes-restored")
+                            return
+                except aiohttp.ClientError:
+                    pass  # the proxy's API or the hub is not up yet
+                await asyncio.sleep(0.1)
+
+    async def _until_ready(self) -> bool:
+        """Wait until every part answers through the proxy; `False` when the end comes first."""
+        host = "127.0.0.1" if self._runtime.bind in {"0.0.0.0", "::"} else self._runtime.bind  # noqa: S104
+        base = f"http://[{host}]:{self._runtime.port}" if ":" in host else f"http://{host}:{self._runtime.port}"
+        waiting = [f"{base}/hub/health", f"{base}/services/portal/health", f"{base}/services/passport/health"]
+        deadline = time.monotonic() + _READY_WITHIN_S
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            while waiting and not self._ending.is_set():
+                try:
+                    async with session.get(waiting[0]) as answer:
+                        if answer.status == 200:
+                            waiting.pop(0)
+                            continue
+                except (aiohttp.ClientError, TimeoutError):
+                    pass  # not up yet
+                if time.monotonic() > deadline:
+                    self._failure = self._not_ready(waiting[0])
+                    return False
+                await asyncio.sleep(0.05)
+        return not waiting
+
+    def _not_ready(self, address: str) -> StartError:
+        name = "hub" if "/hub/" in address else "services"
+        part = self._parts[name]
+        sys.stderr.write(part.last_lines() + "\n")
+        return StartError("part-failed", part=name, log=str(self._data.logs / f"{name}.log"))
+
+    def _write_status(self) -> None:
+        document = {
+            "pid": os.getpid(),
+            "url": self._runtime.public_url,
+            "parts": {name: part.pid for name, part in self._parts.items()},
+        }
+        write_json(self._data.run / "status.json", document)
+
+    async def _end(self, watchers: list[asyncio.Task[None]]) -> None:
+        """End the hub first so that it starts nothing more, then people's servers, then what they talk to."""
+        for name in ("hub", "services", "proxy"):
+            self._parts[name].send(signal.SIGTERM)
+        await asyncio.wait(watchers, timeout=_PATIENCE_S)
+        # What is left are people's servers and whatever ignored SIGTERM; all are our descendants.
+        while left := descendants(os.getpid()):
+            await end_all(left, patience_s=_PATIENCE_S)
+            self._reap()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        (self._data.run / "status.json").unlink(missing_ok=True)
+
+    async def _end_leftovers(self) -> None:
+        """End servers of an earlier platform that was killed: nobody would find them again."""
+        leftovers = []
+        for record in (self._data.run / "servers").glob("*.json"):
+            try:
+                kept = json.loads(record.read_text(encoding="utf-8"))
+                pid, ticks = int(kept["pid"]), int(kept["started_ticks"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            stat = stat_of(pid)
+            if stat is not None and stat.started_ticks == ticks:
+                leftovers.append(pid)
+        if leftovers:
+            _log.warning("leftover-servers-ended", count=len(leftovers))
+            await end_all(leftovers, patience_s=_PATIENCE_S)

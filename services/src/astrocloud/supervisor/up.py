@@ -1,0 +1,111 @@
+"""What ``astrocloud up`` does, in order: check, start, say where, and end."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+
+from astrocloud.config import Config, load_config
+from astrocloud.core.errors import StartError
+from astrocloud.core.layout import BIND_VARIABLE, PORT_VARIABLE, DataFolder
+from astrocloud.core.logs import configure_logs
+from astrocloud.core.runtime import Runtime
+from astrocloud.core.secrets import SecretFiles
+from astrocloud.supervisor.environments import catalogue_and_builder
+from astrocloud.supervisor.supervisor import Supervisor, check_port, only_one
+
+
+def port_from_environment() -> int:
+    """Return the port in ``ASTROCLOUD_PORT``, by default 8000. Raises `StartError` ``bad-port``."""
+    value = os.environ.get(PORT_VARIABLE) or "8000"
+    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 65536:
+        raise StartError("bad-port", value=value[:40])
+    return int(value)
+
+
+def up(*, say: Callable[[str], None], text: Callable[..., str]) -> int:
+    """Run the platform until SIGINT or SIGTERM; return the exit status.
+
+    Raises
+    ------
+    PlatformError
+        Whatever keeps it from starting: the data folder, the configuration, the port, a program, a part.
+    """
+    bind, port = os.environ.get(BIND_VARIABLE) or "127.0.0.1", port_from_environment()
+    data = DataFolder.from_environment()
+    data.make()
+    config = load_config(data.config_file if data.config_file.exists() else None)
+    configure_logs(level="warning", part="supervisor")
+    with only_one(data):
+        check_port(bind, port)
+        say(text("starting", folder=data.root))
+        public_url = str(config.public_url) if config.public_url else None
+        runtime = Runtime.choose(data, bind=bind, port=port, public_url=public_url)
+        secrets = SecretFiles(data.secrets)
+        supervisor = Supervisor(config=config, data=data, runtime=runtime, secrets=secrets, say=say)
+        asyncio.run(_run(supervisor, config=config, data=data, runtime=runtime, say=say, text=text))
+    return 0
+
+
+async def _run(
+    supervisor: Supervisor,
+    *,
+    config: Config,
+    data: DataFolder,
+    runtime: Runtime,
+    say: Callable[[str], None],
+    text: Callable[..., str],
+) -> None:
+    preparing: asyncio.Task[None] | None = None
+
+    async def when_ready() -> None:
+        nonlocal preparing
+        if shutil.which("bwrap") is None:
+            say(text("no-isolation"))
+        say(text("ready", url=runtime.public_url))
+        if link := await asyncio.to_thread(_setup_link, config, data):
+            say(text("setup-link", link=link))
+        if config.environments.prepare_at_start:
+            preparing = asyncio.create_task(_prepare(config, data, say=say, text=text))
+
+    try:
+        await supervisor.run(when_ready=when_ready)
+    finally:
+        if preparing is not None:
+            preparing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await preparing
+
+
+def _setup_link(config: Config, data: DataFolder) -> str | None:
+    from astrocloud.passport.factory import open_directory
+
+    return open_directory(config=config, data=data).setup_link()
+
+
+async def _prepare(config: Config, data: DataFolder, *, say: Callable[[str], None], text: Callable[..., str]) -> None:
+    """Make the default environment in a process of its own, so that its work never holds up the supervisor."""
+    catalogue, builder = catalogue_and_builder(config, data)
+    environment = catalogue.default
+    if await asyncio.to_thread(builder.ready, environment) is not None:
+        return
+    say(text("environment-making", name=environment.id))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "astrocloud.cli", "environment", "prepare", environment.id),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, errors = await process.communicate()
+    except asyncio.CancelledError:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+        raise
+    if process.returncode == 0:
+        say(text("environment-ready", name=environment.id))
+    else:
+        reason = errors.decode(errors="replace").strip().splitlines()
+        say(text("environment-failed", reason=reason[-1] if reason else f"exit {process.returncode}"))
