@@ -29,7 +29,9 @@ class Catalogue:
 
     def __init__(self, environments: Mapping[str, Environment], *, default: str | None = None) -> None:
         first = [default] if default in environments else []
-        self._environments = {key: environments[key] for key in [*first, *sorted(set(environments) - set(first))] if key}
+        self._environments = {
+            key: environments[key] for key in [*first, *sorted(set(environments) - set(first))] if key
+        }
 
     def __iter__(self) -> Iterator[Environment]:
         return iter(self._environments.values())
@@ -119,7 +121,9 @@ def load_environment(file: Path) -> Environment:
     try:
         content = lock.read_bytes()
     except OSError as err:
-        raise _wrong(lock, "(the lock)", err.strerror or "unreadable", "a readable file beside environment.yaml") from err
+        raise _wrong(
+            lock, "(the lock)", err.strerror or "unreadable", "a readable file beside environment.yaml"
+        ) from err
     locked = locked_versions(content.decode("utf-8"))
     software: dict[str, str] = {}
     for position, package in enumerate(described.software):
@@ -137,8 +141,8 @@ def load_environment(file: Path) -> Environment:
 
 def locked_versions(lock: str, *, python_version: str = "3.11") -> dict[str, str]:
     """Return canonical name -> version of what `lock` installs on Linux with Python `python_version` (``X.Y``)."""
-    surroundings = {
-        **default_environment(),
+    surroundings: dict[str, str] = {
+        **{name: str(value) for name, value in default_environment().items()},
         "python_version": python_version,
         "python_full_version": f"{python_version}.0",
         "sys_platform": "linux",

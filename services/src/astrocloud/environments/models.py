@@ -131,7 +131,7 @@ class Progress:
     stage: Stage
     """What is being done now."""
     done: int = 0
-    """How much of `total` is done: bytes while downloading, packages while installing."""
+    """How much of `total` is done: bytes while downloading, packages while installing, files while compiling."""
     total: int = 0
     """All of it as far as it is known; 0 when it is not known."""
 
@@ -144,7 +144,7 @@ class Progress:
 
     def sentence(self, language: str) -> str:
         """Return what a person sees, in `language`."""
-        counted = self.total > 0 and self.stage in {"downloading", "installing"}
+        counted = self.total > 0 and self.stage in {"downloading", "installing", "compiling"}
         done, total = self.done, self.total
         if self.stage == "downloading":
             done, total = round(done / 1e6), round(total / 1e6)
