@@ -1,7 +1,7 @@
 """The ``astrocloud`` command.
 
-Every subcommand is a function that takes the parsed arguments. An error that a person can act on is one sentence on standard
-error, in English or Chinese after the locale, and exit status 2; a traceback is an error of ours.
+Every subcommand is a function that takes the parsed arguments. An error that a person can act on is one sentence on
+standard error, in English or Chinese after the locale, and exit status 2; a traceback is an error of ours.
 """
 
 import argparse

@@ -17,7 +17,10 @@ def catalogue_and_builder(config: Config, data: DataFolder) -> tuple[Catalogue, 
 
 
 def list_environments(config: Config, data: DataFolder) -> list[dict[str, Any]]:
-    """Return every environment: ``id``, ``name`` in both languages, ``state`` (``ready``, ``making``, ``absent``), ``path``."""
+    """Return every environment: ``id``, ``name`` in both languages, ``state``, ``path``.
+
+    The state is ``ready``, ``making`` or ``absent``.
+    """
     catalogue, builder = catalogue_and_builder(config, data)
     found = []
     for environment in catalogue:
