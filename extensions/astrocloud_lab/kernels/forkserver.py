@@ -1,0 +1,154 @@
+"""Import what kernels need, and fork one for each request.
+
+Run as ``python -m astrocloud_lab.kernels.forkserver`` by
+:class:`astrocloud_lab.kernels.parent.KernelParent`.  One thread, no event loop, no
+zmq context: what a forked child could not use.
+
+A kernel is forked twice, so that it becomes a child of the server, which has
+declared itself the reaper of its descendants for that moment.  Then everything is
+as with a kernel that the server started itself: its exit code, the parent it
+watches, and its life when this process ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+from astrocloud_lab.kernels.parent import CONTROL_FD_ENV
+
+FIRST = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell")
+"""What every kernel needs; no request is answered before."""
+
+DEFAULT_MODULES = (
+    "numpy,numpy.random,"
+    "astropy,astropy.units,astropy.coordinates,astropy.table,astropy.io.fits,astropy.wcs,"
+    "matplotlib,matplotlib.pyplot"
+)
+
+MODULES_ENV = "ASTROCLOUD_KERNEL_PREIMPORT"
+"""Modules to import beside, comma-separated, in order; empty for none."""
+
+REQUEST_FDS = 5
+"""A request brings: answer socket, request, standard input, output, error."""
+
+
+def inline_backend() -> None:
+    """Choose the plot backend for the import of matplotlib, as a kernel does.
+
+    A kernel sets the variable before user code can import matplotlib.
+    """
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+
+
+def wanted_modules() -> Iterator[str]:
+    """Yield the modules to import while nobody asks."""
+    for name in os.environ.get(MODULES_ENV, DEFAULT_MODULES).split(","):
+        if name.strip():
+            yield name.strip()
+
+
+def import_quietly(name: str) -> None:
+    """Import a module if it is installed; whatever it raises is left to the kernel.
+
+    A child then meets the same error in its own cell, where a person can see it.
+    """
+    try:
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            importlib.import_module(name)
+    except Exception as error:
+        print(
+            f"astrocloud_lab: {name} was not imported ahead: {type(error).__name__}: {error}",
+            file=sys.stderr,
+        )
+
+
+def take_request(control: socket.socket) -> list[int] | None:
+    """Return the descriptors of the next request; ``None`` when the server is gone."""
+    message, descriptors, _flags, _address = socket.recv_fds(control, 64, REQUEST_FDS)
+    if not message:
+        return None
+    if len(descriptors) != REQUEST_FDS:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return []
+    return list(descriptors)
+
+
+def fork_kernel(control: socket.socket, descriptors: list[int]) -> None:
+    """Fork the kernel of one request; returns in this process only."""
+    between = os.fork()
+    if between == 0:
+        # No cleanup of the parent may run in a child that goes wrong: _exit always.
+        status = 1
+        try:
+            if os.fork() != 0:
+                os._exit(0)
+            control.close()
+            from astrocloud_lab.kernels import child
+
+            status = child.run(*descriptors)
+        finally:
+            os._exit(status)
+    os.waitpid(between, 0)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def freeze() -> None:
+    """Put all objects out of the collector's reach, so that forks keep sharing their pages."""
+    gc.collect()
+    gc.freeze()
+
+
+def serve(control: socket.socket) -> None:
+    """Answer requests; import the next module whenever there is none."""
+    for name in FIRST:
+        importlib.import_module(name)
+    importlib.import_module("astrocloud_lab.kernels.child")
+    gc.freeze()
+    waiting = wanted_modules()
+    imported_all = False
+    while True:
+        if imported_all or select.select([control], [], [], 0)[0]:
+            descriptors = take_request(control)
+            if descriptors is None:
+                return
+            if descriptors:
+                fork_kernel(control, descriptors)
+            continue
+        name = next(waiting, None)
+        if name is None:
+            imported_all = True
+            freeze()
+        else:
+            import_quietly(name)
+
+
+def main() -> None:
+    """Serve until the server closes its end."""
+    control = socket.socket(fileno=int(os.environ.pop(CONTROL_FD_ENV)))
+    control.set_inheritable(False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # As ipykernel_launcher does: the working folder is not searched while importing.
+    if sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
+    inline = "MPLBACKEND" not in os.environ
+    inline_backend()
+    gc.disable()
+    try:
+        serve(control)
+    finally:
+        if inline:
+            os.environ.pop("MPLBACKEND", None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The server's handle on the process that forks kernels.
+
+The process is started by :func:`start` before the server's own imports, and again
+by the provisioner when it is stale or gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from astrocloud_lab.kernels import fingerprint
+
+CONTROL_FD_ENV = "ASTROCLOUD_KERNEL_CONTROL_FD"
+"""Tells the process which descriptor to listen on; removed before anything else runs."""
+
+
+class KernelParent:
+    """One process that has imported what kernels need, and forks them.
+
+    Attributes
+    ----------
+    pid
+        Its process id.
+    executable
+        The interpreter it runs, as in a kernel specification.
+    environ
+        The variables it started with that matter (see :mod:`.fingerprint`).
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        started = dict(os.environ if environ is None else environ)
+        self.executable = sys.executable
+        self.environ = fingerprint.sensitive(started)
+        self.fingerprint = fingerprint.take()
+        self.started_at = time.monotonic()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        os.set_inheritable(theirs.fileno(), True)
+        child = forkserver_environ(started) | {CONTROL_FD_ENV: str(theirs.fileno())}
+        try:
+            # posix_spawn and not subprocess: nothing of subprocess is imported yet.
+            # Its standard streams are the server's: kernels log where they always did.
+            self.pid = os.posix_spawn(
+                self.executable,
+                [self.executable, "-m", "astrocloud_lab.kernels.forkserver"],
+                child,
+                # Signals that the server ignores or handles start afresh, and a Ctrl-C at
+                # a terminal does not reach it.
+                setpgroup=0,
+                setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._control = ours
+        self._ended = False
+
+    def alive(self) -> bool:
+        """Return whether the process still runs; reaps it if not."""
+        if not self._ended:
+            try:
+                self._ended = os.waitpid(self.pid, os.WNOHANG)[0] != 0
+            except ChildProcessError:
+                self._ended = True
+        return not self._ended
+
+    def stale(self) -> bool:
+        """Return whether packages or their settings changed since it started."""
+        return fingerprint.take() != self.fingerprint
+
+    def ask(self, argv: Sequence[str], environ: Mapping[str, str], cwd: str, streams: Sequence[int]) -> socket.socket:
+        """Ask for a kernel.
+
+        Parameters
+        ----------
+        argv
+            What follows ``python -m ipykernel_launcher``.
+        environ
+            The kernel's whole environment.
+        cwd
+            Its working folder.
+        streams
+            Descriptors of its standard input, output and error.
+
+        Returns
+        -------
+        socket.socket
+            Non-blocking; answers one JSON line: ``{"pid": …}`` when the kernel has
+            bound its sockets, ``{"error": …}`` when it could not.  Closed without a
+            line if the child died.
+
+        Raises
+        ------
+        OSError
+            If the parent is gone, or does not take the request.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            ours.setblocking(False)
+            self._control.setblocking(False)
+            request = {"argv": list(argv), "environ": dict(environ), "cwd": cwd}
+            payload = json.dumps(request).encode("utf-8", "surrogateescape")
+            with os.fdopen(os.memfd_create("kernel-request"), "w+b") as memory:
+                # In memory and not in the message: an environment may be larger than
+                # a socket's buffer.
+                memory.write(payload)
+                memory.flush()
+                descriptors = [theirs.fileno(), memory.fileno(), *streams]
+                socket.send_fds(self._control, [b"kernel"], descriptors)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
+    def stop(self) -> None:
+        """End the process; its kernels live on."""
+        self._control.close()
+        if self.alive():
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+            self._ended = True
+
+
+def forkserver_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the platform's secrets and the server's own.
+
+    The parent needs none of it, and each kernel gets its environment anew.
+    """
+    return {name: value for name, value in environ.items() if not name.startswith("JUPYTERHUB_")}
+
+
+_parent: KernelParent | None = None
+
+
+def start() -> KernelParent:
+    """Start the parent unless there is one that can be used; return it."""
+    global _parent
+    if _parent is not None and (not _parent.alive() or _parent.stale()):
+        stop()
+    if _parent is None:
+        _parent = KernelParent()
+    return _parent
+
+
+def current() -> KernelParent | None:
+    """Return the running parent, if any."""
+    return _parent if _parent is not None and _parent.alive() else None
+
+
+def stop() -> None:
+    """End the parent, if any."""
+    global _parent
+    if _parent is not None:
+        _parent.stop()
+    _parent = None
+
+
+def status() -> dict[str, Any]:
+    """Return what the parent is and costs.
+
+    Returns
+    -------
+    dict
+        ``pid`` (``None`` without a parent) and ``pss_bytes``: its proportional
+        share of memory, in which pages shared with kernels count once for all.
+    """
+    parent = current()
+    if parent is None:
+        return {"pid": None, "pss_bytes": 0}
+    pss = 0
+    try:
+        with open(f"/proc/{parent.pid}/smaps_rollup", encoding="ascii") as rollup:
+            for line in rollup:
+                if line.startswith("Pss:"):
+                    pss = int(line.split()[1]) * 1024
+    except OSError:
+        pss = 0
+    return {"pid": parent.pid, "pss_bytes": pss}

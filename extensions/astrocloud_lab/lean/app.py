@@ -1,0 +1,116 @@
+"""Build the server: what is imported, which extensions wait, what is asked later."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from astrocloud_lab.lean import curtain, settings
+
+if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerApp
+
+IMPORTED_FIRST = (
+    "jupyterhub.singleuser.extension",
+    "jupyterlab.labapp",
+    "jupyter_server_terminals.app",
+)
+"""Modules whose imports are shortened; everything else is imported as usual."""
+
+NODE_PROGRAMS = ("node", "nodejs", "npm")
+
+
+@contextmanager
+def without_node() -> Iterator[None]:
+    """Hide Node's programs while the Lab is imported.
+
+    ``jupyterlab.commands`` runs ``node yarn config`` at import to learn of a
+    registry that only a build of the Lab would use (a third of a second).
+    """
+    import shutil
+
+    found = os.environ.get("PATH", "")
+    kept = [
+        folder
+        for folder in found.split(os.pathsep)
+        if not any(os.access(os.path.join(folder, name), os.X_OK) for name in NODE_PROGRAMS)
+    ]
+    which = shutil.which
+    os.environ["PATH"] = os.pathsep.join(kept)
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = found
+        assert shutil.which is which
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Import without garbage collection, then take what is there out of its sight.
+
+    Modules live as long as the process: searching them again and again while
+    more are loaded finds nothing.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def import_server() -> None:
+    """Import the server's modules, shortened."""
+    with curtain.lowered(), without_node():
+        for name in IMPORTED_FIRST:
+            importlib.import_module(name)
+
+
+def check_hub_later(single_user: Any) -> None:
+    """Make the single-user extension ask for the hub's version after listening.
+
+    Stock asks while it initialises, and does not listen before the answer.  The
+    check itself, its retries and its exit are stock's.
+    """
+    check = single_user.check_hub_version
+
+    async def start_check(self: Any) -> None:
+        # Kept on the object: the loop holds tasks only weakly.
+        self._astrocloud_hub_check = asyncio.ensure_future(check(self))
+
+    single_user.check_hub_version = start_check
+
+
+def build(argv: Sequence[str]) -> ServerApp:
+    """Return the server, initialised and with its port bound.
+
+    Parameters
+    ----------
+    argv
+        The arguments of ``jupyterhub-singleuser``.
+    """
+    with without_collection():
+        import_server()
+        from jupyterhub.singleuser.extension import JupyterHubSingleUser
+        from traitlets.config import Config
+
+        from astrocloud_lab.lean.deferred import DeferringServerApp
+
+        config = Config(settings.default_config())
+        runtime_dir = os.environ["JUPYTER_RUNTIME_DIR"]
+        if not settings.ipc_fits(runtime_dir):
+            print(
+                f"astrocloud_lab: JUPYTER_RUNTIME_DIR is too long for unix sockets: {runtime_dir}",
+                file=sys.stderr,
+            )
+            del config["KernelManager"]["transport"]
+        check_hub_later(JupyterHubSingleUser)
+        JupyterHubSingleUser.serverapp_class = DeferringServerApp
+        app: ServerApp = JupyterHubSingleUser.initialize_server(argv=list(argv), config=config)
+    return app

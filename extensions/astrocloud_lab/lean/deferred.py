@@ -1,0 +1,154 @@
+"""Load the slow server extensions after the server listens.
+
+A person's first page needs the Lab, terminals and this package.  Importing the
+others (dask alone takes a second) would hold everything up, so they wait: until
+one of their addresses is asked for, or, for those whose addresses are not
+known, a moment after the start.  A request that nothing answers meanwhile is
+held until the extensions that may answer it are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.serverapp import ServerApp
+from tornado import web
+from tornado.routing import Rule, AnyMatches
+from traitlets import Dict, Float, List, Unicode
+
+AT_START = ("astrocloud_lab", "jupyterhub", "jupyterlab", "jupyter_server_terminals")
+
+ON_REQUEST: Mapping[str, tuple[str, ...]] = {
+    "dask_labextension": ("dask/",),
+    "jupyter_lsp": ("lsp/",),
+    "jupyter_server_proxy": ("proxy/", "server-proxy/"),
+    "notebook_shim": ("tree/", "notebooks/"),
+}
+"""Extension -> first parts of the only addresses that it answers."""
+
+
+class DeferringServerApp(ServerApp):  # type: ignore[misc]
+    """A ServerApp that loads some extensions after it listens."""
+
+    name = "jupyter-server"
+
+    extensions_at_start = List(
+        Unicode(),
+        default_value=list(AT_START),
+        config=True,
+        help="Server extensions that are loaded before the server listens.",
+    )
+
+    extensions_on_request = Dict(
+        default_value={name: list(prefixes) for name, prefixes in ON_REQUEST.items()},
+        config=True,
+        help=("Server extension -> first parts of its addresses. It is loaded when one of them is asked for."),
+    )
+
+    extensions_wait_s = Float(
+        2.0,
+        config=True,
+        help="Seconds after listening until the remaining extensions are loaded.",
+    )
+
+    def find_server_extensions(self) -> None:
+        """Find the enabled extensions and put those aside that can wait."""
+        super().find_server_extensions()
+        self._waiting: dict[str, bool] = {}
+        now: dict[str, bool] = {}
+        for name, enabled in self.jpserver_extensions.items():
+            waits = enabled and name not in self.extensions_at_start
+            (self._waiting if waits else now)[name] = enabled
+        self.jpserver_extensions = now
+
+    def init_httpserver(self) -> None:
+        """Bind the port, and hold requests for extensions that are not there yet."""
+        if getattr(self, "_waiting", None):
+            self._load_lock = asyncio.Lock()
+            self.web_app.settings["astrocloud_deferred"] = self
+            # In front of the last rule, which answers 404 to everything.
+            rules = self.web_app.wildcard_router.rules
+            rules.insert(len(rules) - 1, Rule(AnyMatches(), HeldHandler))
+            self.io_loop.call_later(self.extensions_wait_s, self._load_the_rest)
+        super().init_httpserver()
+
+    def _load_the_rest(self) -> None:
+        rest = [name for name in self._waiting if name not in self.extensions_on_request]
+        self._rest_task = asyncio.ensure_future(self.load_waiting(rest))
+
+    def waiting_for(self, path: str) -> list[str]:
+        """Return the extensions that have to be loaded before ``path`` can be answered.
+
+        Parameters
+        ----------
+        path
+            Of the request, below the server's base URL, without a leading slash.
+        """
+        named = [
+            name
+            for name in self._waiting
+            if any(path.startswith(start) for start in self.extensions_on_request.get(name, ()))
+        ]
+        return named or list(self._waiting)
+
+    async def load_waiting(self, names: list[str]) -> None:
+        """Load extensions that waited, one after the other.
+
+        A module is imported in a thread, so that the server answers meanwhile;
+        its handlers are added in the loop.
+        """
+        manager = self.extension_manager
+        for name in names:
+            async with self._load_lock:
+                if name not in self._waiting:
+                    continue
+                try:
+                    await asyncio.to_thread(importlib.import_module, name)
+                except ImportError:
+                    # Reported below, as for any other extension.
+                    self.log.debug("%s cannot be imported", name)
+                self.jpserver_extensions[name] = True
+                if manager.add_extension(name, enabled=True):
+                    manager.link_extension(name)
+                    manager.load_extension(name)
+                    await manager.start_extension(name)
+                del self._waiting[name]
+
+
+class HeldHandler(JupyterHandler):  # type: ignore[misc]
+    """Holds a request that no handler answers until the extensions are there.
+
+    Then the client is sent to the same address again (307 keeps method and body).
+    A websocket cannot be sent anywhere: it is told to come again (503), which
+    clients of websockets do.
+    """
+
+    async def prepare(self) -> None:
+        """Wait, then answer."""
+        server: DeferringServerApp = self.settings["astrocloud_deferred"]
+        path = self.request.path.removeprefix(self.base_url)
+        names = server.waiting_for(path)
+        if not names or not await self._known():
+            raise web.HTTPError(404)
+        await server.load_waiting(names)
+        if self.request.headers.get("Upgrade", "").lower() == "websocket":
+            self.set_header("Retry-After", "1")
+            raise web.HTTPError(503)
+        if self._answered_by_another():
+            self.redirect(self.request.uri, status=307)
+            return
+        raise web.HTTPError(404)
+
+    async def _known(self) -> bool:
+        """Return whether the request is a signed-in person's: no one else starts a load."""
+        user: Any = await self.identity_provider.get_user(self)
+        return user is not None
+
+    def _answered_by_another(self) -> bool:
+        delegate = self.application.find_handler(self.request)
+        handler: type = delegate.handler_class
+        return not issubclass(handler, HeldHandler)

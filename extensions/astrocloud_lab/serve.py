@@ -1,0 +1,81 @@
+"""Start a person's server: ``python -m astrocloud_lab.serve [ARGUMENTS]``.
+
+Takes the arguments and the environment of ``jupyterhub-singleuser`` and is one,
+started lean.  Whatever goes wrong before the server listens is told in one line
+and answered by starting the stock server in the same process.
+
+Environment
+-----------
+ASTROCLOUD_STOCK_SERVER
+    ``1`` starts the stock server.
+ASTROCLOUD_LEAN_VERSIONS
+    Versions to trust besides the tested ones, see :mod:`astrocloud_lab.lean.versions`.
+ASTROCLOUD_LANG
+    Language of the Lab until the person chooses one: ``en`` or ``zh_CN``.
+ASTROCLOUD_PREPARE_KERNEL
+    ``0`` starts every kernel as stock does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+def stock(argv: Sequence[str], reason: str) -> NoReturn:
+    """Become the stock server.
+
+    Descriptors opened here are closed by the exec, the bound port with them.
+    """
+    print(f"astrocloud_lab: starting the stock server: {reason}", file=sys.stderr, flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser", *argv])
+
+
+def start_preparing() -> None:
+    """Let a child import what a kernel needs while the server is imported here.
+
+    Started before anything else: on a machine with two cores both take the time
+    of the longer one.
+    """
+    if os.environ.get("ASTROCLOUD_PREPARE_KERNEL", "1") != "0":
+        from astrocloud_lab.kernels import parent
+
+        parent.start()
+
+
+def stop_preparing() -> None:
+    """End the child of :func:`start_preparing`, if there is one."""
+    module = sys.modules.get("astrocloud_lab.kernels.parent")
+    if module is not None:
+        module.stop()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Start the server; returns when it has ended."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if os.environ.get("ASTROCLOUD_STOCK_SERVER") == "1":
+        stock(arguments, "ASTROCLOUD_STOCK_SERVER is 1")
+    try:
+        from astrocloud_lab.lean import app, settings, versions
+
+        extra = versions.parse_extra(os.environ.get("ASTROCLOUD_LEAN_VERSIONS", ""))
+        versions.check(versions.installed(), extra)
+        settings.prepare_environment(os.environ)
+        os.chdir(os.path.expanduser("~"))
+        start_preparing()
+        server = app.build(arguments)
+    except SystemExit as end:
+        if end.code in (None, 0):
+            raise  # --help, --version
+        stop_preparing()
+        stock(arguments, f"the lean start ended with {end.code}")
+    except Exception as error:
+        stop_preparing()
+        stock(arguments, f"{type(error).__name__}: {error}")
+    server.start()
+
+
+if __name__ == "__main__":
+    main()
