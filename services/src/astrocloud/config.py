@@ -152,6 +152,16 @@ class OidcPassport(SignUpBlock):
 Passport = Annotated[EmbeddedPassport | CstcloudPassport | OidcPassport, Field(discriminator="kind")]
 
 
+class People(Block):
+    """The directory of people."""
+
+    first_uid: int = Field(default=200_000, ge=1_000, le=2_000_000_000)
+    """The user id of the first person, and the id of their own group; later people get the following ones, none twice.
+    The default lies between the ranges that Debian gives to subordinate ids first and that systemd gives to containers."""
+    first_gid: int = Field(default=400_000, ge=1_000, le=2_000_000_000)
+    """The group id of the first shared group; keep it well above the user ids there will ever be."""
+
+
 class Servers(Block):
     """People's own servers."""
 
@@ -171,6 +181,9 @@ class Environments(Block):
 
     folder: Path | None = None
     """The folder of environments, one folder each with an ``environment.yaml``; by default the project's ``images``."""
+    store: Path | None = None
+    """Where environments are made on one machine; by default ``environments`` in the data folder. Several platforms on
+    one machine may share it."""
     default: str = "astro"
     """The environment that is offered first."""
     prepare_at_start: bool = True
@@ -195,6 +208,8 @@ class Config(Block):
     """What this platform is called on its pages."""
     passport: Passport = EmbeddedPassport()
     """How people sign in."""
+    people: People = People()
+    """The directory of people."""
     servers: Servers = Servers()
     """People's own servers."""
     environments: Environments = Environments()

@@ -13,7 +13,8 @@ from astrocloud.environments import Catalogue, EnvironmentBuilder, Progress, loa
 def catalogue_and_builder(config: Config, data: DataFolder) -> tuple[Catalogue, EnvironmentBuilder]:
     """Return what can be picked, and what makes it on this machine."""
     catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
-    return catalogue, EnvironmentBuilder(folder=data.environments, lab=project_folder("extensions"))
+    folder = config.environments.store or data.environments
+    return catalogue, EnvironmentBuilder(folder=folder, lab=project_folder("extensions"))
 
 
 def list_environments(config: Config, data: DataFolder) -> list[dict[str, Any]]:
