@@ -157,7 +157,7 @@ class People(Block):
 
     first_uid: int = Field(default=200_000, ge=1_000, le=2_000_000_000)
     """The user id of the first person, and the id of their own group; later people get the following ones, none twice.
-    The default lies between the ranges that Debian gives to subordinate ids first and that systemd gives to containers."""
+    The default lies between what Debian gives to subordinate ids first and what systemd gives to containers."""
     first_gid: int = Field(default=400_000, ge=1_000, le=2_000_000_000)
     """The group id of the first shared group; keep it well above the user ids there will ever be."""
 
