@@ -18,18 +18,22 @@ from urllib.parse import urlencode, urlsplit
 import structlog
 from aiohttp import web
 from cryptography.fernet import Fernet, InvalidToken
+from pydantic import SecretStr
 
 from astrocloud.core.errors import RequestError
 from astrocloud.core.web import LOGINS, safe_next, service_of, wants_page
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubOAuth
-    from pydantic import SecretStr
 
     from astrocloud.core.runtime import Runtime
 
 CACHE_S: Final = 15
 """How long the hub's answer about a token is believed, in seconds: a revoked token stops within that."""
+
+HUB_TOKEN: Final = "hub_token"
+"""Where `current` and `require` keep the caller's own token (a `SecretStr`) on the request: a service that acts at the
+hub for somebody does so with that, so that the hub decides what they may."""
 
 _SAFE: Final = {"GET", "HEAD", "OPTIONS"}
 _BEARER: Final = re.compile(r"(?:bearer|token)\s+([A-Za-z0-9._~+/=-]{1,512})\Z", re.IGNORECASE)
@@ -70,7 +74,7 @@ class HubLogin:
         The service's own token at the hub.
     """
 
-    def __init__(self, *, service: str, runtime: "Runtime", api_token: "SecretStr") -> None:
+    def __init__(self, *, service: str, runtime: "Runtime", api_token: SecretStr) -> None:
         self.service = service
         self._runtime = runtime
         self._api_token = api_token
@@ -111,10 +115,14 @@ class HubLogin:
         header = request.headers.get("Authorization")
         if header is not None:
             match = _BEARER.match(header)
-            return await self._ask_hub(match[1], session_id="", csrf=None) if match else None
+            if match is None:
+                return None
+            request[HUB_TOKEN] = SecretStr(match[1])
+            return await self._ask_hub(match[1], session_id="", csrf=None)
         session = self._open(request.cookies.get(self._cookie, ""), max_age_s=14 * 86400)
         if session is None:
             return None
+        request[HUB_TOKEN] = SecretStr(session["token"])
         session_id = request.cookies.get("jupyterhub-session-id", "")
         return await self._ask_hub(session["token"], session_id=session_id, csrf=session["csrf"])
 
