@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CACHE_S: Final = 15
 """How long the hub's answer about a token is believed, in seconds: a revoked token stops within that."""
 
-HUB_TOKEN: Final = "hub_token"
+HUB_TOKEN: Final = "hub_token"  # noqa: S105 - a key, no token
 """Where `current` and `require` keep the caller's own token (a `SecretStr`) on the request: a service that acts at the
 hub for somebody does so with that, so that the hub decides what they may."""
 
