@@ -8,7 +8,7 @@ with the nearest known name. Secrets are named, never written: see `SecretSource
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -23,6 +23,9 @@ from pydantic import (
 )
 
 from astrocloud.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Language = Literal["en", "zh"]
 """The platform's two languages, by their ISO 639-1 codes."""
@@ -219,6 +222,21 @@ class Config(Block):
     logging: Logging = Logging()
     """What is logged."""
 
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_origin(cls, value: AnyHttpUrl | None) -> AnyHttpUrl | None:
+        if value is not None and (value.username or value.password):
+            msg = "an address that people see holds no username or password"
+            raise ValueError(msg)
+        if value is not None and (value.path not in {None, "", "/"} or value.query or value.fragment):
+            msg = "it has no path; the platform owns a whole origin such as https://astro.example.org"
+            raise ValueError(msg)
+        return value
+
+
+_TAGS: Final = ("embedded", "cstcloud", "oidc")
+"""The values of `kind` by which a passport's block is told from the others."""
+
 
 def load_config(path: Path | None) -> Config:
     """Return the configuration in `path`, or the defaults for `None`.
@@ -237,8 +255,9 @@ def load_config(path: Path | None) -> Config:
         reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8 text"
         raise ConfigError("config-file", file=str(path), reason=str(reason)) from err
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as err:
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader that also refuses a key given twice
+    except (yaml.YAMLError, ValueError, RecursionError) as err:
+        # ValueError: a date or a number that YAML's pattern takes but Python does not.
         mark = getattr(err, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
         raise ConfigError("config-yaml", file=str(path), where=where) from err
@@ -249,31 +268,73 @@ def load_config(path: Path | None) -> Config:
     return parse_config(document, source=str(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no key twice: of two, YAML readers silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    problem = f"found the key {key.value!r} twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse_config(document: dict[str, Any], *, source: str) -> Config:
     """Return `document` as a configuration; errors name `source`. Raises `ConfigError` as `load_config` does."""
     try:
         return Config.model_validate(document)
     except ValidationError as err:
-        first = err.errors(include_url=False, include_input=False, include_context=False)[0]
-        names = [str(part) for part in first["loc"]]
-        where = ".".join(name for name in names if name not in {"embedded", "cstcloud", "oidc"})
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(names[:-1])
-            near = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
-            raise ConfigError(
-                "config-key",
-                file=source,
-                key=where,
-                nearest=near[0] if near else "",
-                allowed=", ".join(sorted(known)),
-            ) from None
-        # pydantic's own sentence says what is allowed; the value is left out because it may be a secret.
-        raise ConfigError("config-value", file=source, key=where or "(top level)", reason=first["msg"]) from None
+        # An unknown key first: it is the reason for a missing one as often as not.
+        faults = sorted(err.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise _refusal(faults[0], source=source) from None
+
+
+def _refusal(fault: "ErrorDetails", *, source: str) -> ConfigError:
+    names = [str(part) for part in fault["loc"]]
+    tagged = names[:1] == ["passport"] and set(names[1:2]) <= set(_TAGS)
+    where = ".".join([*names[:1], *names[2:]] if tagged else names)
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(names[:-1])
+        return ConfigError(
+            "config-key", file=source, key=where, nearest=_nearest(names[-1], known), allowed=", ".join(sorted(known))
+        )
+    if fault["type"] == "union_tag_not_found":
+        where, reason = f"{where}.kind", f"it is missing; allowed: {', '.join(_TAGS)}"
+    else:
+        # pydantic's own sentence says what is allowed.
+        reason = fault["msg"].removeprefix("Value error, ") + _value(fault)
+    return ConfigError("config-value", file=source, key=where or "(top level)", reason=reason)
+
+
+def _value(fault: "ErrorDetails") -> str:
+    """Return the refused value for the sentence, or nothing where it is long or might be a secret."""
+    plain = isinstance(fault["input"], int | float) or fault["type"].endswith("_parsing")
+    if not plain or any("secret" in str(part) for part in fault["loc"]) or "@" in str(fault["input"]):
+        return ""
+    return f" (it is {str(fault['input'])[:40]!r})"
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Return the one of `known` that `name` most likely means: there always is one."""
+    given = name.lower().replace("-", "_")
+    words = set(given.split("_"))
+
+    def likeness(candidate: str) -> tuple[bool, int, float]:
+        # A whole word in common (`limit` for `limit_per_person`) says more than letters in common do.
+        inside = given in candidate or candidate in given
+        shared = len(words & set(candidate.split("_")))
+        return inside, shared, difflib.SequenceMatcher(None, given, candidate).ratio()
+
+    return max(known, key=likeness)
 
 
 def _known_keys(location: list[str]) -> list[str]:
     """Return the keys of the block at `location`, whose parts may be tags of a tagged variant."""
     block: type[BaseModel] = Config
+    variants: dict[str, type[BaseModel]] = {}
     for name in location:
         if name in block.model_fields:
             found = _blocks_in(block.model_fields[name].annotation)
