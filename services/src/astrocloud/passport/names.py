@@ -13,16 +13,18 @@ USERNAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?\Z", re.ASCII)
 
 LONGEST: Final = 32
 
-RESERVED: Final = frozenset(
-    # accounts that a machine may have, whose homes or mails would be confused with a person's
-    "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup "
-    "systemd systemd-network systemd-resolve messagebus sshd postgres postmaster hostmaster webmaster abuse security "
-    # names that are paths, parts or services of this platform
-    "hub services service user users api static login logout signup oauth proxy portal passport vospace batch courses "
-    "archive usage astrocloud operator jupyter jupyterhub jovyan home project course tutorials tmp shared public "
-    "all any anonymous everyone me none null self system".split()  # noqa: SIM905
-)
-"""Names that nobody gets. ``admin`` is not among them: it means nothing to the platform."""
+_MACHINE: Final = """
+root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup systemd
+systemd-network systemd-resolve messagebus sshd postgres postmaster hostmaster webmaster abuse security
+"""
+_PLATFORM: Final = """
+hub services service user users api static login logout signup oauth proxy portal passport vospace batch courses
+archive usage astrocloud operator jupyter jupyterhub jovyan home project course tutorials tmp shared public
+all any anonymous everyone me none null self system
+"""
+RESERVED: Final = frozenset([*_MACHINE.split(), *_PLATFORM.split()])
+"""Names that nobody gets: accounts that a machine may have, and paths and parts of this platform. ``admin`` is none:
+it means nothing here."""
 
 
 def check_username(name: str) -> str:

@@ -49,6 +49,14 @@ class ProviderTransaction:
         )
         return changed.rowcount == 1
 
+    def drop_code(self, code_hash: str) -> None:
+        """Drop a code."""
+        self._connection.execute(delete(codes).where(codes.c.hash == code_hash))
+
+    def code_is_kept(self, grant_id: str) -> bool:
+        """Whether the code of a grant is still known: dropped when it was replayed."""
+        return self._connection.execute(select(codes.c.hash).where(codes.c.grant_id == grant_id)).first() is not None
+
     # tokens
 
     def add_token(self, token: Token, *, token_hash: str) -> None:
