@@ -21,12 +21,21 @@ class DataFolder:
 
     @classmethod
     def from_environment(cls) -> "DataFolder":
-        """Return the folder that ``ASTROCLOUD_DATA`` names, else ``astrocloud`` in the XDG data home."""
+        """Return the folder that ``ASTROCLOUD_DATA`` names, else ``astrocloud`` in the XDG data home.
+
+        Raises
+        ------
+        StartError
+            ``data-folder`` if it is below the home of somebody who has none.
+        """
         named = os.environ.get(DATA_VARIABLE)
-        if named:
+        if not named:
+            base = os.environ.get("XDG_DATA_HOME", "")
+            named = f"{base if base.startswith('/') else '~/.local/share'}/astrocloud"
+        try:
             return cls(Path(named).expanduser().absolute())
-        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-        return cls(Path(base).expanduser().absolute() / "astrocloud")
+        except RuntimeError as err:
+            raise StartError("data-folder", folder=named, reason="there is no such home") from err
 
     @property
     def config_file(self) -> Path:
@@ -73,19 +82,26 @@ class DataFolder:
         """
         try:
             # People's servers run as other user ids and reach their homes through it: 0711, not 0700.
-            self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            _make_folder(self.root, 0o711)
             for private in (self.secrets, self.databases, self.logs, self.logs / "servers", self.run):
                 private.mkdir(mode=0o700, exist_ok=True)
                 private.chmod(0o700)
             for shared in (self.tree, self.environments):
-                shared.mkdir(mode=0o755, exist_ok=True)
+                _make_folder(shared, 0o755)
             for top in ("home", "project", "archive", "course"):
-                (self.tree / top).mkdir(mode=0o755, exist_ok=True)
+                _make_folder(self.tree / top, 0o755)
             probe = self.root / ".write-probe"
             probe.touch()
             probe.unlink()
         except OSError as err:
             raise StartError("data-folder", folder=str(self.root), reason=err.strerror or str(err)) from err
+
+
+def _make_folder(path: Path, mode: int) -> None:
+    """Make `path` with `mode` whatever the umask is; one that is there keeps the mode its owner gave it."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
 
 
 def project_folder(name: str) -> Path | None:

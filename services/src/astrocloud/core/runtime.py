@@ -88,7 +88,7 @@ def _free_port(wanted: int, *, taken: set[int]) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", candidate))
-            except OSError:
+            except (OSError, OverflowError, TypeError):  # taken, or no port at all in a damaged record
                 continue
             port = int(probe.getsockname()[1])
             if port not in taken:

@@ -89,7 +89,7 @@ def negotiate(accept_language: str | None, *, chosen: str | None = None, default
         tag, _, quality = part.strip().partition(";")
         primary = tag.strip().lower().split("-")[0]
         try:
-            weight = float(quality.strip().removeprefix("q=")) if quality else 1.0
+            weight = float(quality.strip().lower().removeprefix("q=")) if quality else 1.0
         except ValueError:
             continue
         if primary in LANGUAGES and weight > 0:
