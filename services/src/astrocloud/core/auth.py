@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode, urlsplit
 
 import structlog
@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from astrocloud.core.errors import RequestError
-from astrocloud.core.web import LOGINS, safe_next, service_of, wants_page
+from astrocloud.core.web import LOGINS, PRINCIPAL, read_form, safe_next, service_of, wants_page
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubOAuth
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CACHE_S: Final = 15
 """How long the hub's answer about a token is believed, in seconds: a revoked token stops within that."""
 
-HUB_TOKEN: Final = "hub_token"  # noqa: S105 - a key, no token
+HUB_TOKEN: Final = web.RequestKey("hub_token", SecretStr)
 """Where `current` and `require` keep the caller's own token (a `SecretStr`) on the request: a service that acts at the
 hub for somebody does so with that, so that the hub decides what they may."""
 
@@ -169,7 +169,7 @@ class HubLogin:
 
         kept = self._open(request.cookies.get(f"{self._cookie}-state", ""), max_age_s=600)
         given = request.query.get("state", "")
-        if kept is None or not secrets.compare_digest(kept["state"].encode(), given.encode()):
+        if kept is None or not secrets.compare_digest(kept["state"].encode(), given.encode(errors="replace")):
             raise RequestError("sign-in-state")
         code = request.query.get("code", "")
         if not code:
@@ -214,7 +214,7 @@ async def current(request: web.Request) -> Principal | None:
     """Return who sends `request`, if anybody is signed in, and keep it for the page."""
     login = request.app[LOGINS][service_of(request)]
     principal = await login.principal(request)
-    request["principal"] = principal
+    request[PRINCIPAL] = principal
     return principal
 
 
@@ -250,15 +250,14 @@ async def require(request: web.Request, *, scope: str | None = None, admin: bool
 async def _check_csrf(request: web.Request, principal: Principal) -> None:
     given = request.headers.get("X-CSRF-Token", "")
     if not given and request.content_type in {"application/x-www-form-urlencoded", "multipart/form-data"}:
-        field: Any = (await request.post()).get("_csrf", "")
-        given = field if isinstance(field, str) else ""
+        given = (await read_form(request)).get("_csrf", "")
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     # Scripts in people's own servers share this origin; what they send names the page below /user/ it came from.
     from_user_server = urlsplit(request.headers.get("Referer", "")).path.startswith("/user/")
     if (
         site not in {"same-origin", "none"}
         or from_user_server
-        or not secrets.compare_digest(given.encode(), principal.csrf.encode())
+        or not secrets.compare_digest(given.encode(errors="replace"), principal.csrf.encode())
     ):
         _log.warning("csrf-refused", user=principal.name, path=request.path[:300])
         raise RequestError("csrf")

@@ -25,7 +25,8 @@ def configure_logs(*, level: str = "info", part: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.dict_tracebacks,
+        # Without the values of variables, which are secrets as likely as not.
+        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
         lambda _logger, _method, event: {"part": part, **event},
         hide_secrets,
     ]

@@ -1,9 +1,11 @@
 """HTTP plumbing that every service shares: request ids, logs, metrics, languages, errors, security headers, pages."""
 
 import asyncio
+import json
 import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -34,6 +36,7 @@ PAGES: Final = Path(__file__).with_name("pages")
 BODY_LIMIT_BYTES: Final = 256 * 1024
 """The largest body of a form or a JSON document; services that take files read them as streams instead."""
 
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _CSP: Final = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; "
@@ -73,6 +76,10 @@ class Service:
 
 
 LOGINS: Final = web.AppKey("logins", dict[str, "HubLogin"])
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+PRINCIPAL: Final = web.RequestKey("principal", object)
+"""Who sends the request (`auth.Principal` or `None`), once somebody has asked."""
+NAMES: Final = web.AppKey("names", frozenset[str])
 CONFIG: Final = web.AppKey("config", object)
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
 
@@ -81,6 +88,7 @@ def build_app(services: Sequence[Service], *, config: "Config") -> web.Applicati
     """Return the application that answers for `services`."""
     app = web.Application(middlewares=[_with_request_context, _with_errors], client_max_size=BODY_LIMIT_BYTES)
     app[CONFIG] = config
+    app[NAMES] = frozenset(service.name for service in services)
     app[LOGINS] = {service.name: service.login for service in services if service.login}
     app[TEMPLATES] = _template_environment([s.templates for s in services if s.templates])
     for service in services:
@@ -156,23 +164,26 @@ def language_of(request: web.Request) -> str:
 async def _with_request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get("X-Request-ID", "")
     request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
-    request["request_id"] = request_id
+    request[REQUEST_ID] = request_id
     service = service_of(request)
     started = time.perf_counter()
+    status = 499  # the client went away before there was an answer
     with structlog.contextvars.bound_contextvars(request_id=request_id, service=service):
-        response = await handler(request)
-        took = time.perf_counter() - started
-        known = service if service in request.app[LOGINS] else "none"
-        _requests.labels(known, request.method if len(request.method) < 10 else "other", response.status).inc()
-        _seconds.labels(known).observe(took)
-        # The path alone: a query may carry a code or a state.
-        _log.info(
-            "request",
-            method=request.method,
-            path=request.path[:300],
-            status=response.status,
-            ms=round(took * 1e3, 1),
-        )
+        try:
+            response = await handler(request)
+            status = response.status
+        except web.HTTPException as err:  # a redirect; whatever is refused has become an answer
+            status = err.status
+            raise
+        finally:
+            took = time.perf_counter() - started
+            # Only names of ours become labels: whoever makes up paths and methods must not fill the memory.
+            known = service if service in request.app[NAMES] else "none"
+            method = request.method if request.method in _METHODS else "other"
+            _requests.labels(known, method, status).inc()
+            _seconds.labels(known).observe(took)
+            # The path alone: a query may carry a code or a state.
+            _log.info("request", method=method, path=request.path[:300], status=status, ms=round(took * 1e3, 1))
     return response
 
 
@@ -201,7 +212,7 @@ async def _with_errors(request: web.Request, handler: Handler) -> web.StreamResp
         raise
     except Exception:  # noqa: BLE001 - the one place where the unexpected is logged and answered
         _log.exception("request-failed", path=request.path[:300])
-        return error_response(request, RequestError("internal", request_id=request["request_id"]))
+        return error_response(request, RequestError("internal", request_id=request[REQUEST_ID]))
 
 
 def wants_page(request: web.Request) -> bool:
@@ -215,7 +226,7 @@ def error_response(request: web.Request, err: PlatformError) -> web.Response:
     headers = {"Content-Language": words.HTML_LANGUAGE[language], "Vary": "Accept-Language, Accept, Cookie"}
     if "wait_s" in err.parameters:
         headers["Retry-After"] = str(err.parameters["wait_s"])
-    problem = {**err.problem(language), "instance": f"urn:astrocloud:request:{request.get('request_id', '')}"}
+    problem = {**err.problem(language), "instance": f"urn:astrocloud:request:{request.get(REQUEST_ID, '')}"}
     if wants_page(request):
         response = page(request, "error.html", status=err.status, problem=problem)
         response.headers.update(headers)
@@ -226,7 +237,7 @@ def error_response(request: web.Request, err: PlatformError) -> web.Response:
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("X-Request-ID", _request.get("request_id", ""))
+    response.headers.setdefault("X-Request-ID", _request.get(REQUEST_ID, ""))
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"
 
@@ -268,7 +279,7 @@ def page(request: web.Request, template: str, *, status: int = 200, **values: An
     """
     language = language_of(request)
     theme = request.cookies.get(THEME_COOKIE, "auto")
-    principal = request.get("principal")
+    principal: Any = request.get(PRINCIPAL)
 
     def t(key: str, /, **parameters: Any) -> str:
         return words.text(key, language, **parameters)
@@ -301,17 +312,28 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     """Return the JSON object in the body of `request`. Raises ``bad-request`` when it is none."""
     try:
         document = await request.json()
-    except ValueError as err:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
+        # An escaped half of a surrogate pair is JSON, but no text that can be stored or sent on.
+        json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, LookupError, RecursionError) as err:  # not JSON, not of that charset, no such charset, too deep
         raise RequestError("bad-request", reason="the body is not JSON") from err
     if not isinstance(document, dict):
         raise RequestError("bad-request", reason="the body is not a JSON object")
     return document
 
 
+async def read_form(request: web.Request) -> dict[str, str]:
+    """Return the text fields of the form in the body of `request`. Raises ``bad-request`` when it is none."""
+    try:
+        fields = await request.post()
+    except (ValueError, LookupError, AssertionError) as err:  # what aiohttp's parsers raise for a damaged body
+        raise RequestError("bad-request", reason="the body is not a form") from err
+    return {name: value for name, value in fields.items() if isinstance(value, str)}
+
+
 def safe_next(path: str, *, default: str = "/") -> str:
     """Return `path` if it is a path on this origin, else `default`: never a way off the platform."""
     if len(path) > 2000 or not path.startswith("/") or path.startswith("//"):
         return default
-    if any(ord(char) < 0x20 or ord(char) == 0x7F or char == "\\" for char in path):
+    if any(unicodedata.category(char) in {"Cc", "Cs"} or char == "\\" for char in path):  # controls, half characters
         return default
     return path
