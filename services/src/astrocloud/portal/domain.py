@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, cast
+from typing import Final
 
 from astrocloud.portal.errors import PortalError
 from astrocloud.portal.models import (
@@ -14,7 +14,6 @@ from astrocloud.portal.models import (
     Environment,
     Menu,
     Server,
-    Severity,
     Size,
     Tutorial,
     by_id,
@@ -158,7 +157,11 @@ def server_for(tutorial: str | None, *, menu: Menu, servers: Sequence[Server]) -
     """Return a running server in which `tutorial` (`None`: any file) can be opened, the one used last; else `None`."""
     good = {each.id for each in menu.environments() if tutorial is None or tutorial in each.tutorials}
     fitting = [server for server in servers if server.state == "running" and server.environment in good]
-    return max(fitting, key=lambda server: server.last_activity or server.started or datetime.min.replace(tzinfo=UTC), default=None)
+    return max(
+        fitting,
+        key=lambda server: server.last_activity or server.started or datetime.min.replace(tzinfo=UTC),
+        default=None,
+    )
 
 
 def environment_for(tutorial: str | None, *, menu: Menu) -> Environment:
@@ -206,7 +209,7 @@ def check_announcement(
         raise PortalError("announcement-time", field="ends_at", value=ends_at.isoformat())
     return Announcement(
         id=number,
-        severity=cast("Severity", severity),
+        severity=severity,
         starts_at=starts_at,
         ends_at=ends_at,
         author=author,

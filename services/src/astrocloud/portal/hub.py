@@ -123,7 +123,9 @@ class Hub:
             async with self._client().request(
                 method, f"{self._api_url}{path}", params=params, json=body, headers=headers
             ) as answer:
-                document = await answer.json(content_type=None) if answer.status != 204 and answer.content_length else None
+                document = (
+                    await answer.json(content_type=None) if answer.status != 204 and answer.content_length else None
+                )
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as err:
             raise RequestError("unavailable", part="JupyterHub") from err

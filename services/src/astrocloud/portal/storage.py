@@ -63,7 +63,12 @@ class DatabaseAnnouncements:
                 number = int(key[0]) if key is not None else 0
             else:
                 number = announcement.id
-                if connection.execute(update(announcements).where(announcements.c.id == number).values(**values)).rowcount == 0:
+                if (
+                    connection.execute(
+                        update(announcements).where(announcements.c.id == number).values(**values)
+                    ).rowcount
+                    == 0
+                ):
                     raise KeyError(number)
             row = connection.execute(select(announcements).where(announcements.c.id == number)).one()
         return _announcement(row)

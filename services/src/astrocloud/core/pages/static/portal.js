@@ -1,0 +1,125 @@
+// The front page: fetches what is the reader's own from below /services/portal/, where the session cookie is, and looks
+// at the servers again while they change. Without scripts, /services/portal/home shows the same as one page.
+
+import { announce, showTimes } from "./page.js";
+
+const root = document.documentElement;
+const home = document.getElementById("home");
+
+function remember(signedIn) {
+  try {
+    if (signedIn) localStorage.setItem("astrocloud-signed-in", "1");
+    else localStorage.removeItem("astrocloud-signed-in");
+  } catch {
+    // Then the public face shows for a moment at each visit.
+  }
+  if (signedIn) root.dataset.session = "likely";
+  else delete root.dataset.session;
+}
+
+/** Put each part of a fetched fragment where it belongs. */
+function place(html) {
+  const fetched = new DOMParser().parseFromString(html, "text/html");
+  for (const part of fetched.querySelectorAll("template[data-for]")) {
+    const target = document.getElementById(part.dataset.for);
+    if (target) target.replaceChildren(document.importNode(part.content, true));
+  }
+  showTimes();
+}
+
+async function fetchHome() {
+  const answer = await fetch(home.dataset.source, { headers: { "X-Fragment": "1" }, credentials: "same-origin" });
+  if (answer.status === 401) {
+    remember(false);
+    return;
+  }
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  place(await answer.text());
+  remember(true);
+  for (const element of document.querySelectorAll("[data-public]")) element.hidden = true;
+}
+
+function sayFailed() {
+  delete root.dataset.session;
+  const message = document.createElement("p");
+  message.className = "ac-alert ac-alert-warning";
+  message.setAttribute("role", "alert");
+  message.textContent = home.dataset.failed;
+  home.replaceChildren(message);
+}
+
+// ---- Servers -------------------------------------------------------------------------------------------------------
+
+function states() {
+  const found = new Map();
+  for (const element of document.querySelectorAll("#servers [data-server]")) {
+    found.set(element.dataset.server, element.dataset.announce);
+  }
+  return found;
+}
+
+/** Show the fetched servers, keep the focus where it was, and say what changed. */
+function showServers(html) {
+  const place = document.getElementById("servers");
+  if (!place || place.dataset.shown === html) return;
+  const before = states();
+  const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+  place.innerHTML = html;
+  place.dataset.shown = html;
+  showTimes(place);
+  if (focused) {
+    const again = [...place.querySelectorAll("[aria-label]")].find((each) => each.getAttribute("aria-label") === focused);
+    (again ?? place.querySelector("h2"))?.focus?.();
+  }
+  const changed = [...states()].filter(([name, text]) => before.get(name) !== text).map(([, text]) => text);
+  if (changed.length) announce(changed.join(". "));
+}
+
+async function lookAgain() {
+  const place = document.getElementById("servers");
+  if (!place || document.hidden) return;
+  try {
+    const answer = await fetch(place.dataset.source, { headers: { "X-Fragment": "1" }, credentials: "same-origin" });
+    if (answer.status === 401) location.reload();
+    else if (answer.ok) showServers(await answer.text());
+  } catch {
+    // Out of reach for a moment; the next look will tell.
+  }
+}
+
+function schedule() {
+  const busy = document.querySelector("#servers [data-busy]");
+  setTimeout(async () => {
+    await lookAgain();
+    schedule();
+  }, busy ? 1500 : 20000);
+}
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || !("inline" in form.dataset) || !document.getElementById("servers")) return;
+  event.preventDefault();
+  try {
+    const answer = await fetch(form.action, {
+      method: "POST",
+      body: new URLSearchParams(new FormData(form)),
+      headers: { "X-Fragment": "1" },
+      credentials: "same-origin",
+    });
+    if (answer.ok) {
+      showServers(await answer.text());
+      return;
+    }
+    const problem = await answer.json();
+    window.alert(problem.detail ?? problem.title);
+    delete document.getElementById("servers").dataset.shown;  // the same again, with working buttons
+    await lookAgain();
+  } catch {
+    form.submit();
+  }
+});
+
+document.addEventListener("visibilitychange", lookAgain);
+
+if (home) fetchHome().catch(sayFailed).finally(schedule);
+else schedule();
