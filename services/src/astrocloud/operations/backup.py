@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -16,6 +17,9 @@ from astrocloud.core.layout import DataFolder
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 """The version of the layout of a backup."""
+
+_SAVED: Final = re.compile(r"(db/[A-Za-z0-9_-]+\.sqlite|secrets/[A-Za-z0-9_-][A-Za-z0-9._-]*|astrocloud\.yaml)")
+"""What a manifest may name; whoever else wrote one cannot make a restore read or write other files."""
 
 
 def backup(data: DataFolder, folder: Path, *, homes: bool = False) -> dict[str, Any]:
@@ -38,10 +42,12 @@ def backup(data: DataFolder, folder: Path, *, homes: bool = False) -> dict[str, 
     except OSError as err:
         raise PlatformError("backup-folder", folder=str(folder), reason=err.strerror or str(err)) from err
     files = []
+    saving = data.databases
     try:
         for database in sorted(data.databases.glob("*.sqlite")):
             target = folder / "db" / database.name
             target.parent.mkdir(mode=0o700, exist_ok=True)
+            saving = database
             _copy_database(database, target)
             files.append(f"db/{database.name}")
         for secret in sorted(data.secrets.iterdir()):
@@ -51,8 +57,10 @@ def backup(data: DataFolder, folder: Path, *, homes: bool = False) -> dict[str, 
         if data.config_file.exists():
             _copy_private(data.config_file, folder / data.config_file.name)
             files.append(data.config_file.name)
-    except OSError as err:
-        raise PlatformError("backup-folder", folder=str(folder), reason=err.strerror or str(err)) from err
+    except (OSError, sqlite3.Error) as err:
+        shutil.rmtree(folder, ignore_errors=True)  # ours, and no backup: it must not be taken for one
+        reason = f"{saving.name}: {err}" if isinstance(err, sqlite3.Error) else err.strerror or str(err)
+        raise PlatformError("backup-folder", folder=str(folder), reason=reason) from err
     if homes:
         _copy_tree(data.tree, folder / "tree")
     manifest = {
@@ -76,7 +84,8 @@ def restore(data: DataFolder, folder: Path) -> dict[str, Any]:
     PlatformError
         ``restore-no-backup`` when `folder` is no whole backup, ``restore-newer`` when a later layout wrote it.
     StartError
-        ``restore-not-empty`` when `data` holds anything; nothing is changed then.
+        ``restore-not-empty`` when `data` holds anything; nothing is changed then. ``data-folder`` when it cannot be
+        written.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -86,15 +95,22 @@ def restore(data: DataFolder, folder: Path) -> dict[str, Any]:
         raise PlatformError("restore-no-backup", folder=str(folder)) from err
     if written_by > FORMAT:
         raise PlatformError("restore-newer", folder=str(folder), version=str(manifest.get("version", "?")))
-    inside = folder.resolve()
-    if any(not path.is_file() or inside not in path.resolve().parents for path in named):
+    tree_included = manifest.get("tree_included") is True
+    if (
+        not all(_SAVED.fullmatch(name) for name in manifest["files"])
+        or not all(path.is_file() and not path.is_symlink() for path in named)
+        or (tree_included and not (folder / "tree").is_dir())
+    ):
         raise PlatformError("restore-no-backup", folder=str(folder))
-    if data.root.exists() and any(data.root.iterdir()):
+    if data.root.exists() and (not data.root.is_dir() or {path.name for path in data.root.iterdir()} - {"lost+found"}):
         raise StartError("restore-not-empty", folder=str(data.root))
     data.make()
-    for path in named:
-        _copy_private(path, data.root / path.relative_to(folder))
-    if manifest.get("tree_included"):
+    try:
+        for path in named:
+            _copy_private(path, data.root / path.relative_to(folder))
+    except OSError as err:
+        raise StartError("data-folder", folder=str(data.root), reason=err.strerror or str(err)) from err
+    if tree_included:
         shutil.rmtree(data.tree)
         _copy_tree(folder / "tree", data.tree)
     return manifest
@@ -103,9 +119,13 @@ def restore(data: DataFolder, folder: Path) -> dict[str, Any]:
 def _copy_database(source: Path, target: Path) -> None:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.close(descriptor)
-    reader, writer = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(target)
+    # as_uri() because a `?` or `#` in the folder's name would open another, empty database.
+    reader, writer = sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=30), sqlite3.connect(target)
     try:
         reader.backup(writer)
+        [found] = writer.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
         # One file that needs no journal beside it.
         writer.execute("PRAGMA journal_mode=DELETE")
     finally:
