@@ -88,6 +88,11 @@ class Accounts:
         self._clock = clock
         self._throttle = Throttle(clock=clock)
 
+    @property
+    def password_min_length(self) -> int:
+        """The shortest password taken, in characters."""
+        return self._passwords.min_length
+
     # signing in
 
     def sign_in(self, name: str, password: str, browser: Browser) -> Opened:

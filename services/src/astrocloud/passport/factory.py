@@ -1,12 +1,15 @@
 """Builds the passport from the configuration."""
 
+import asyncio
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from astrocloud.config import Config, CstcloudPassport, EmbeddedPassport, OidcPassport
 from astrocloud.core.database import open_database, sqlite_url, upgrade_database
 from astrocloud.core.layout import PORT_VARIABLE, DataFolder
 from astrocloud.core.runtime import Runtime
+from astrocloud.core.secrets import SecretFiles
 from astrocloud.passport.accounts import Accounts
 from astrocloud.passport.directory import Directory
 from astrocloud.passport.passwords import Passwords
@@ -14,12 +17,126 @@ from astrocloud.passport.people import People, PeopleRules
 from astrocloud.passport.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
-PREFIX: Final = "/services/passport"
+    from aiohttp import web
+    from sqlalchemy import Engine
 
-__all__ = ["Directory", "open_directory"]
+    from astrocloud.core.web import Service
+    from astrocloud.passport.keys import SigningKeys
+
+PREFIX: Final = "/services/passport"
+TEMPLATES: Final = Path(__file__).with_name("templates")
+CLEAN_UP_EVERY_S: Final = 3600
+
+__all__ = ["Directory", "build_passport", "open_directory"]
+
+
+def build_passport(
+    *,
+    config: Config,
+    runtime: Runtime,
+    secrets: SecretFiles,
+    data: DataFolder,
+    engine: "Engine",
+    clock: "Callable[[], datetime] | None" = None,
+) -> "Service":
+    """Return the passport as a service.
+
+    Parameters
+    ----------
+    config, runtime, secrets, engine
+        The configuration, the addresses, the platform's secrets and its database, which is up to date.
+    data
+        The data folder; nothing of it is used directly.
+    clock
+        Returns the time now; for tests.
+    """
+    # The command line opens the directory without any of these.
+    from astrocloud.core.auth import HubLogin
+    from astrocloud.core.web import Service
+    from astrocloud.passport.api import InternalApi, PeopleApi
+    from astrocloud.passport.keys import SigningKeys
+    from astrocloud.passport.oidc import OidcEndpoints
+    from astrocloud.passport.pages_account import AccountPages
+    from astrocloud.passport.pages_people import PeoplePages
+    from astrocloud.passport.pages_sign_in import SignInPages
+    from astrocloud.passport.provider import Client, Provider
+    from astrocloud.passport.reconcile import Hub, Reconciler
+    from astrocloud.passport.web import Doors
+
+    del data
+    public_url = runtime.public_url
+    storage = Storage(engine)
+    people = build_people(config=config, storage=storage, public_url=public_url, clock=clock)
+    accounts = build_accounts(config=config, storage=storage, people=people, clock=clock)
+    people_api = PeopleApi(
+        people=people,
+        accounts=accounts,
+        link_address=lambda secret: link_address(public_url, secret),
+        issuer=external_issuer(config),
+    )
+    routes: list[web.AbstractRouteDef] = [
+        *InternalApi(people=people, secret=secrets.get("internal")).routes(),
+        *people_api.routes(),
+        *PeoplePages(people=people, api=people_api, embedded=accounts is not None).routes(),
+    ]
+    hub = Hub(api_url=runtime.hub_api_url, token=secrets.get("service-passport"))
+    background: list[Callable[[], Awaitable[None]]] = [Reconciler(storage=storage, hub=hub).run]
+    passport = config.passport
+    lifetime_s = passport.session_lifetime_s if isinstance(passport, EmbeddedPassport) else 0
+    doors = Doors(
+        public_url=public_url,
+        secret=secrets.get("passport-keys"),
+        accounts=accounts,
+        session_lifetime_s=lifetime_s,
+        behind_web_server=config.public_url is not None,
+    )
+    # With another passport these pages answer that accounts are kept elsewhere.
+    routes += [*SignInPages(doors=doors).routes(), *AccountPages(doors=doors, people=people).routes()]
+    if accounts is not None and isinstance(passport, EmbeddedPassport):
+        keys = SigningKeys(
+            storage=storage,
+            secret=secrets.get("passport-keys"),
+            lifetime_s=passport.key_lifetime_s,
+            **({"clock": clock} if clock else {}),
+        )
+        client = Client(client_id="hub", secret=secrets.get("passport-client"), public_url=public_url)
+        provider = Provider(
+            issuer=public_url + PREFIX,
+            storage=storage,
+            keys=keys,
+            clients=[client],
+            **({"clock": clock} if clock else {}),
+        )
+        routes += OidcEndpoints(doors=doors, provider=provider).routes()
+        background.append(_housekeeping(accounts, keys))
+
+    async def health() -> "Mapping[str, str]":
+        await asyncio.to_thread(people.find, "nobody")
+        return {"database": "ok"}
+
+    return Service(
+        name="passport",
+        routes=routes,
+        login=HubLogin(service="passport", runtime=runtime, api_token=secrets.get("service-passport")),
+        templates=TEMPLATES,
+        health=health,
+        background=background,
+    )
+
+
+def _housekeeping(accounts: Accounts, keys: "SigningKeys") -> "Callable[[], Awaitable[None]]":
+    """Return what makes keys in time and drops what is over."""
+
+    async def housekeeping() -> None:
+        while True:
+            await asyncio.to_thread(keys.rotate)
+            await asyncio.to_thread(accounts.clean_up)
+            await asyncio.sleep(CLEAN_UP_EVERY_S)
+
+    return housekeeping
 
 
 def build_people(

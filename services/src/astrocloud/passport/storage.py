@@ -166,11 +166,9 @@ class Transaction(AccountTransaction, ProviderTransaction):
     # what is to be ended at the hub
 
     def add_hub_task(self, username: str, work: HubWork, *, now: datetime) -> None:
-        """Ask for `work` at the hub, once: an equal request that waits already is enough."""
-        waiting = exists().where(hub_tasks.c.username == username, hub_tasks.c.work == work)
-        if not self._connection.execute(select(waiting)).scalar():
-            row = {"username": username, "work": work, "tries": 0, "requested_at": now}
-            self._connection.execute(insert(hub_tasks).values(**row))
+        """Ask for `work` at the hub."""
+        row = {"username": username, "work": work, "tries": 0, "requested_at": now}
+        self._connection.execute(insert(hub_tasks).values(**row))
 
     def hub_tasks(self, *, limit: int = 100) -> list[HubTask]:
         """Return what waits, the least tried first."""
