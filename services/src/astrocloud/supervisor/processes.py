@@ -30,6 +30,7 @@ class Stat:
     """What ``/proc/PID/stat`` says of a process (``proc(5)``)."""
 
     parent: int
+    session: int
     state: str
     started_ticks: int
     """Start time after boot, in clock ticks: with the pid it names one process for ever."""
@@ -43,7 +44,7 @@ def stat_of(pid: int) -> Stat | None:
         return None
     # The command's name may hold anything, so count the fields after its closing bracket.
     fields = text.rpartition(")")[2].split()
-    return Stat(parent=int(fields[1]), state=fields[0], started_ticks=int(fields[19]))
+    return Stat(parent=int(fields[1]), session=int(fields[3]), state=fields[0], started_ticks=int(fields[19]))
 
 
 def descendants(root: int) -> list[int]:
@@ -82,6 +83,7 @@ class Part:
         self._environment = environment
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self.starting = False
 
     @property
     def pid(self) -> int | None:
@@ -91,16 +93,20 @@ class Part:
 
     async def start(self) -> None:
         """Start it; its output goes to its log."""
-        with self._open_log() as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=dict(self._environment),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor alone
-                preexec_fn=_end_with_parent,
-            )
+        self.starting = True
+        try:
+            with self._open_log() as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    env=dict(self._environment),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor alone
+                    preexec_fn=_end_with_parent,
+                )
+        finally:
+            self.starting = False
 
     async def wait(self) -> int:
         """Return its exit code when it has ended."""
@@ -149,13 +155,19 @@ async def end_all(pids: Sequence[int], *, patience_s: float) -> None:
 
 
 def reap_orphans(own: set[int]) -> None:
-    """Collect the exit of adopted children, which nobody else waits for; `own` are waited for elsewhere."""
+    """Collect the exit of adopted children, which nobody else waits for; `own` are waited for elsewhere.
+
+    So is every child in this process's own session: parts have sessions of their own, and with them whatever they leave
+    behind, but a program that is run here and waited for has ours.
+    """
+    session = os.getsid(0)
     try:
         listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
     except OSError:
         return
     for pid in map(int, listed):
-        if pid not in own:
+        stat = stat_of(pid)
+        if pid not in own and stat is not None and stat.session != session:
             try:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -47,27 +48,35 @@ def check_port(bind: str, port: int) -> None:
             probe.listen(1)
     except PermissionError as err:
         raise StartError("port-forbidden", port=port) from err
-    except OSError as err:
-        if err.errno == 98:  # EADDRINUSE
+    except (OSError, UnicodeError) as err:  # UnicodeError: no host can have such a name
+        if isinstance(err, OSError) and err.errno == errno.EADDRINUSE:
             raise StartError("port-in-use", port=port, bind=bind) from err
-        raise StartError("bind-address", bind=bind) from err
+        raise StartError("bind-address", bind=bind[:80]) from err
 
 
 @contextmanager
-def only_one(data: DataFolder) -> Iterator[None]:
-    """Hold the data folder for this process. Raises `StartError` ``already-running`` if another one does."""
+def only_one(data: DataFolder, *, patience_s: float = 1.0) -> Iterator[None]:
+    """Hold the data folder for this process. Raises `StartError` ``already-running`` if another one does.
+
+    It is tried for `patience_s` seconds, because whoever asks `is_running` holds the folder for a moment too.
+    """
+    deadline = time.monotonic() + patience_s
     with (data.run / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise StartError("already-running", folder=str(data.root)) from err
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as err:
+                if time.monotonic() > deadline:
+                    raise StartError("already-running", folder=str(data.root)) from err
+                time.sleep(0.002)
         yield
 
 
 def is_running(data: DataFolder) -> bool:
     """Whether a platform runs on `data`."""
     try:
-        with only_one(data):
+        with only_one(data, patience_s=0):
             return False
     except StartError:
         return True
@@ -124,6 +133,8 @@ class Supervisor:
             raise self._failure
 
     def _reap(self) -> None:
+        if any(part.starting for part in self._parts.values()):
+            return  # its process id is not known yet, so it would be taken for an orphan; `_keep` calls again
         reap_orphans({part.pid for part in self._parts.values() if part.pid is not None})
 
     async def _keep(self, part: Part) -> None:
@@ -132,6 +143,7 @@ class Supervisor:
         while not self._ending.is_set():
             started = time.monotonic()
             await part.start()
+            self._reap()
             self._write_status()
             code = await part.wait()
             if self._ending.is_set():
