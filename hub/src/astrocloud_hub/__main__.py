@@ -1,0 +1,41 @@
+"""``python -m astrocloud_hub``: run the hub of the platform whose data folder is ASTROCLOUD_DATA."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from astrocloud.config import load_config
+from astrocloud.core.errors import ConfigError, StartError
+from astrocloud.core.layout import DataFolder
+from astrocloud.core.logs import configure_logs
+
+
+def main(config_file: Path = Path(__file__).with_name("jupyterhub_config.py")) -> None:
+    """Run the hub until SIGTERM; exit code 2 with one sentence when the configuration is wrong.
+
+    Parameters
+    ----------
+    config_file
+        What JupyterHub reads; by default the platform's own.
+    """
+    os.umask(0o022)
+    data = DataFolder.from_environment()
+    try:
+        config = load_config(data.config_file if data.config_file.exists() else None)
+        data.make()
+    except (ConfigError, StartError) as err:
+        sys.stderr.write(f"{err}\n")
+        sys.exit(2)
+    configure_logs(level=config.logging.level, part="hub")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # What JupyterHub would leave in the folder it is started in belongs with the rest.
+    os.chdir(data.run)
+
+    from astrocloud_hub.app import AstrocloudHub
+
+    AstrocloudHub.launch_instance(["-f", str(config_file)])
+
+
+if __name__ == "__main__":
+    main()

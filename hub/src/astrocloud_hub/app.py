@@ -1,0 +1,93 @@
+"""JupyterHub as this platform runs it."""
+
+import asyncio
+import logging
+from typing import Any
+
+import structlog
+from jupyterhub.app import JupyterHub
+from sqlalchemy import event
+from tornado.ioloop import PeriodicCallback
+from traitlets import Integer, default
+
+from astrocloud_hub.caretaker import Caretaker
+from astrocloud_hub.pages import log_request, with_platform
+
+_log = structlog.get_logger()
+
+
+class AstrocloudHub(JupyterHub):
+    """JupyterHub, with the platform's part in each of its handlers and somebody who takes care of idle servers."""
+
+    name = "jupyterhub"
+
+    idle_timeout_s = Integer(86400, help="A server without activity for so long is stopped, in seconds; 0: never.").tag(
+        config=True
+    )
+    care_interval_s = Integer(10, help="How often servers are looked after, in seconds.").tag(config=True)
+
+    @default("log")
+    def _default_log(self) -> logging.Logger:
+        # traitlets would give it a handler of its own for everything before `init_logging`.
+        return logging.getLogger("jupyterhub")
+
+    def init_logging(self) -> None:
+        """Leave logging to the platform's own (JSON lines); JupyterHub's messages go there, too."""
+        self.log.propagate = True
+        for logger in (self.log, logging.getLogger("tornado"), logging.getLogger("traitlets")):
+            logger.handlers = []
+            logger.propagate = True
+            logger.addFilter(_without_sessions)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+
+    def init_db(self) -> None:
+        """Open the database in a way in which readers and the writer do not wait for each other."""
+        super().init_db()
+        engine = self.session_factory.kw["bind"] if hasattr(self.session_factory, "kw") else self.db.get_bind()
+        if engine.dialect.name == "sqlite":
+
+            @event.listens_for(engine, "connect")
+            def _set_pragmas(connection: Any, _record: Any) -> None:
+                set_pragmas(connection)
+
+            with engine.connect() as connection:
+                set_pragmas(connection.connection.dbapi_connection)
+
+    def init_handlers(self) -> None:
+        """Put the platform's part in front of every handler."""
+        super().init_handlers()
+        self.handlers = [(rule[0], with_platform(rule[1]), *rule[2:]) for rule in self.handlers]
+
+    def init_tornado_settings(self) -> None:
+        """Log requests our way."""
+        super().init_tornado_settings()
+        self.tornado_settings["log_function"] = log_request
+
+    async def start(self) -> None:
+        """Start the hub, then look after servers from time to time."""
+        await super().start()
+        caretaker = Caretaker(app=self, idle_timeout_s=self.idle_timeout_s)
+
+        async def care() -> None:
+            try:
+                await caretaker.look()
+            except asyncio.CancelledError:
+                raise
+            except Exception:  # noqa: BLE001 - logged; the next look may succeed
+                _log.exception("care-failed")
+
+        self._care = PeriodicCallback(care, self.care_interval_s * 1000)
+        self._care.start()
+
+
+def _without_sessions(record: logging.LogRecord) -> bool:
+    """Drop the one message of JupyterHub (6.1) that tells the id of a browser's session."""
+    return not str(record.msg).startswith("Setting new xsrf cookie")
+
+
+def set_pragmas(connection: Any) -> None:
+    """Switch a SQLite connection to write-ahead logging, and let it wait for a lock a while."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

@@ -1,0 +1,213 @@
+"""The platform's configuration as JupyterHub's."""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from traitlets.config import Config as HubConfig
+
+from astrocloud.config import Config, CstcloudPassport, OidcPassport, load_config
+from astrocloud.core.layout import DataFolder
+from astrocloud.core.runtime import CUSTOM_SCOPES, Runtime
+from astrocloud.core.secrets import SecretFiles
+from astrocloud_hub.authenticators.cstcloud import CstcloudAuthenticator
+from astrocloud_hub.authenticators.directory import Directory
+from astrocloud_hub.authenticators.embedded import EmbeddedAuthenticator
+from astrocloud_hub.authenticators.oidc import OidcAuthenticator
+from astrocloud_hub.roles import PASSPORT_CLIENT_SCOPES, PORTAL_CLIENT_SCOPES, roles
+from astrocloud_hub.spawners.environments import LocalEnvironments
+from astrocloud_hub.spawners.local import LocalSpawner
+
+TEMPLATES: Final = Path(__file__).with_name("templates")
+
+CSP: Final = (
+    # JupyterHub's own token and admin pages configure require.js inline; everything else is ours and has no script inline.
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+"""The hub's pages are never framed: people's servers share their origin and could lay themselves over them."""
+
+HEADERS: Final = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # No other origin calls the hub from a browser.
+    "Access-Control-Allow-Headers": "",
+}
+
+
+def platform_config() -> HubConfig:
+    """Return JupyterHub's configuration for the platform whose data folder ``ASTROCLOUD_DATA`` names."""
+    data = DataFolder.from_environment()
+    config = load_config(data.config_file if data.config_file.exists() else None)
+    return hub_config(config, Runtime.read(data), SecretFiles(data.secrets), data)
+
+
+def hub_config(config: Config, runtime: Runtime, secrets: SecretFiles, data: DataFolder) -> HubConfig:
+    """Return JupyterHub's configuration for this platform.
+
+    Parameters
+    ----------
+    config
+        What the operator decided.
+    runtime
+        The addresses of the parts.
+    secrets
+        Where the parts' own secrets are.
+    data
+        Where everything is kept.
+    """
+    c = HubConfig()
+    _addresses(c, runtime, secrets)
+    _storage(c, secrets, data)
+    _access(c, runtime, secrets)
+    _sign_in(c, config, runtime, secrets)
+    _servers(c, config, data)
+    _pages(c, config, runtime)
+    return c
+
+
+def _addresses(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
+    host = f"[{runtime.bind}]" if ":" in runtime.bind else runtime.bind
+    c.JupyterHub.bind_url = f"http://{host}:{runtime.port}"
+    c.JupyterHub.public_url = f"{runtime.public_url}/"
+    c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{runtime.hub_port}"
+    # The front page is the portal's; what people's servers do not answer comes to the hub.
+    c.JupyterHub.hub_routespec = "/hub/"
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = runtime.proxy_api_url
+    c.ConfigurableHTTPProxy.auth_token = secrets.get("proxy-token").get_secret_value()
+    c.ConfigurableHTTPProxy.extra_routes = {
+        "/user/": f"http://127.0.0.1:{runtime.hub_port}",
+        "/": runtime.services_url,
+    }
+    # The supervisor tells the hub of a new proxy; this is for a route that got lost otherwise.
+    c.JupyterHub.proxy_check_interval = 60
+    # Servers, and the proxy, outlive a restart of the hub.
+    c.JupyterHub.cleanup_servers = False
+    c.JupyterHub.cleanup_proxy = False
+
+
+def _storage(c: HubConfig, secrets: SecretFiles, data: DataFolder) -> None:
+    c.JupyterHub.db_url = f"sqlite:///{data.databases / 'jupyterhub.sqlite'}"
+    c.JupyterHub.cookie_secret = bytes.fromhex(secrets.get("hub-cookie").get_secret_value())
+    c.CryptKeeper.keys = [bytes.fromhex(secrets.get("hub-crypt").get_secret_value())]
+    c.JupyterHub.upgrade_db = True
+    c.JupyterHub.activity_resolution = 30
+
+
+def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
+    c.JupyterHub.custom_scopes = {name: {"description": text} for name, text in CUSTOM_SCOPES.items()}
+    c.JupyterHub.load_roles = roles()
+    c.JupyterHub.services = [
+        {
+            "name": name,
+            "url": runtime.services_url,
+            "api_token": secrets.get(f"service-{name}").get_secret_value(),
+            "oauth_redirect_uri": f"{runtime.public_url}/services/{name}/oauth_callback",
+            # Ours, on this origin: asking people whether they trust it would teach them to click.
+            "oauth_no_confirm": True,
+            "oauth_client_allowed_scopes": list(scopes),
+            "display": False,
+        }
+        for name, scopes in (("portal", PORTAL_CLIENT_SCOPES), ("passport", PASSPORT_CLIENT_SCOPES))
+    ]
+    c.JupyterHub.services.append(
+        {"name": "operator", "api_token": secrets.get("service-operator").get_secret_value(), "display": False}
+    )
+    c.JupyterHub.oauth_require_pkce = True
+    # A token in a browser's cookie for a service or a server; renewed by silent redirects.
+    c.JupyterHub.oauth_token_expires_in = 14 * 86400
+    c.JupyterHub.cookie_max_age_days = 14
+    c.JupyterHub.authenticate_prometheus = True
+
+
+def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFiles) -> None:
+    directory = Directory(services_url=runtime.services_url, secret=secrets.get("internal"))
+    c.PassportAuthenticator.directory = directory
+    c.PassportAuthenticator.public_url = runtime.public_url
+    passport = config.passport
+    if isinstance(passport, OidcPassport):
+        c.JupyterHub.authenticator_class = OidcAuthenticator
+        c.OidcAuthenticator.issuer = str(passport.issuer)
+        c.OidcAuthenticator.client_id = passport.client_id
+        c.OidcAuthenticator.secret = passport.client_secret.read()
+        c.OidcAuthenticator.scopes = list(passport.scopes)
+        c.PassportAuthenticator.passport_name = passport.name.in_language(config.language)
+    elif isinstance(passport, CstcloudPassport):
+        c.JupyterHub.authenticator_class = CstcloudAuthenticator
+        c.CstcloudAuthenticator.base_url = str(passport.base_url).rstrip("/")
+        c.CstcloudAuthenticator.client_id = passport.client_id
+        c.CstcloudAuthenticator.secret = passport.client_secret.read()
+        c.PassportAuthenticator.passport_name = "CSTCloud"
+    else:
+        c.JupyterHub.authenticator_class = EmbeddedAuthenticator
+        c.EmbeddedAuthenticator.services_url = runtime.services_url
+        c.EmbeddedAuthenticator.client_id = "hub"
+        c.EmbeddedAuthenticator.secret = secrets.get("passport-client")
+        c.PassportAuthenticator.passport_name = config.name.in_language(config.language)
+    c.Authenticator.auto_login = True
+    c.Authenticator.auto_login_oauth2_authorize = True
+    c.Authenticator.enable_auth_state = True
+    c.Authenticator.manage_groups = True
+    c.OAuthenticator.allow_all = True
+    c.Authenticator.username_pattern = r"[a-z][a-z0-9-]*"
+    # Disabled means out within 30 s: asked about every 10 s; a service caches what the hub says for 15 s at most.
+    c.Authenticator.auth_refresh_age = 10
+    # Tokens, too, stop when their owner is not active any more.
+    c.Authenticator.auth_refresh_strict = True
+    c.Authenticator.refresh_pre_spawn = True
+
+
+def _servers(c: HubConfig, config: Config, data: DataFolder) -> None:
+    c.JupyterHub.spawner_class = LocalSpawner
+    c.LocalSpawner.data_folder = str(data.root)
+    c.LocalSpawner.environment_source = LocalEnvironments(config=config, data=data)
+    c.LocalSpawner.isolation = config.servers.isolation
+    c.LocalSpawner.ready_timeout_s = config.servers.start_timeout_s
+    # Nothing of the hub's own environment goes to a server.
+    c.Spawner.env_keep = []
+    # Making an environment counts as part of a start and has limits of its own.
+    c.Spawner.start_timeout = 3600
+    c.Spawner.http_timeout = 30
+    # The end of a server is noticed at once; this is for what that misses.
+    c.Spawner.poll_interval = 10
+    # A person's own mistakes must not end the hub for everybody.
+    c.Spawner.consecutive_failure_limit = 0
+    c.JupyterHub.allow_named_servers = True
+    # The default server is one besides the named ones.
+    c.JupyterHub.named_server_limit_per_user = max(config.servers.limit_per_person - 1, 1)
+    # A class that begins at the hour: a start is short and waits for the processor, not for the hub.
+    c.JupyterHub.concurrent_spawn_limit = max(16, 8 * (os.cpu_count() or 1))
+    c.JupyterHub.init_spawners_timeout = 10
+    c.AstrocloudHub.idle_timeout_s = config.servers.idle_timeout_s
+
+
+def _pages(c: HubConfig, config: Config, runtime: Runtime) -> None:
+    import astrocloud.core
+
+    c.JupyterHub.template_paths = [str(TEMPLATES), str(Path(astrocloud.core.__file__).with_name("pages"))]
+    c.JupyterHub.template_vars = {"config": config, "admin_access": False}
+    c.JupyterHub.default_url = "/"
+    c.JupyterHub.redirect_to_server = False
+    c.JupyterHub.tornado_settings = tornado_settings(config, runtime)
+    c.JupyterHub.log_level = {"debug": 10, "info": 20, "warning": 30, "error": 40}[config.logging.level]
+
+
+def tornado_settings(config: Config, runtime: Runtime) -> dict[str, Any]:
+    """Return what the hub's web server is told besides."""
+    secure = urlsplit(runtime.public_url).scheme == "https"
+    return {
+        "headers": HEADERS,
+        # HttpOnly is what the hub sets anyway, but for its own xsrf cookie, which scripts of its pages read.
+        "cookie_options": {"samesite": "Lax", **({"secure": True} if secure else {})},
+        # An answer within a second is an answer at once; whatever takes longer shows its stages.
+        "slow_spawn_timeout": 1,
+        "slow_stop_timeout": 10,
+        "astrocloud_config": config,
+    }

@@ -1,0 +1,1 @@
+"""Starting people's servers."""

@@ -1,0 +1,72 @@
+"""Where the spawner gets environments from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from astrocloud.config import Config
+from astrocloud.core.layout import DataFolder, project_folder
+from astrocloud.environments.builder import EnvironmentBuilder
+from astrocloud.environments.catalogue import Catalogue, load_catalogue
+from astrocloud.environments.models import BuiltEnvironment, Environment, Progress
+
+
+class EnvironmentSource(Protocol):
+    """The catalogue, and the environments themselves."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The environments there are."""
+        ...
+
+    async def ensure(self, environment: Environment, on_progress: Callable[[Progress], None]) -> BuiltEnvironment:
+        """Return `environment`, made first if need be. Raises `PlatformError`."""
+        ...
+
+    def command(self, built: BuiltEnvironment) -> tuple[str, ...]:
+        """Return the command that starts a server in `built`."""
+        ...
+
+    @property
+    def tutorials(self) -> Path | None:
+        """The folder of tutorials, if there is one."""
+        ...
+
+
+class LocalEnvironments:
+    """Environments of one machine, each a virtual environment in the data folder.
+
+    Parameters
+    ----------
+    config
+        Where the catalogue is, and which environment comes first.
+    data
+        Where the environments are.
+    """
+
+    def __init__(self, *, config: Config, data: DataFolder) -> None:
+        self._config = config
+        self._builder = EnvironmentBuilder(folder=data.environments, lab=project_folder("extensions"))
+        self._catalogue: Catalogue | None = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The environments there are, read at first use."""
+        if self._catalogue is None:
+            settings = self._config.environments
+            self._catalogue = load_catalogue(settings.folder, default=settings.default)
+        return self._catalogue
+
+    async def ensure(self, environment: Environment, on_progress: Callable[[Progress], None]) -> BuiltEnvironment:
+        """Return `environment`, made first if need be. Raises `BuildError`."""
+        return await self._builder.ensure(environment, on_progress)
+
+    def command(self, built: BuiltEnvironment) -> tuple[str, ...]:
+        """Return the command that starts a server: the lean one, which falls back to stock by itself."""
+        module = "astrocloud_lab.serve" if built.with_lab else "jupyterhub.singleuser"
+        return (str(built.python), "-m", module)
+
+    @property
+    def tutorials(self) -> Path | None:
+        """The folder of tutorials, if there is one."""
+        return self._config.tutorials or project_folder("notebooks")

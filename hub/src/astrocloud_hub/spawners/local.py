@@ -1,0 +1,474 @@
+"""Starting people's servers as processes of this machine, each in a sandbox of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import structlog
+from jupyterhub.spawner import Spawner
+from traitlets import Any as AnyTrait
+from traitlets import Bool, Enum, Float, Integer, Unicode, default
+
+from astrocloud.core.errors import PlatformError
+from astrocloud.core.layout import DataFolder
+from astrocloud_hub.errors import HubError, SpawnRefusal
+from astrocloud_hub.spawners import homes, limits, ports, view
+from astrocloud_hub.spawners.ends import End, Reason, end_of
+from astrocloud_hub.spawners.environments import EnvironmentSource
+from astrocloud_hub.spawners.launch import Launch, log_tail, turn_log, walls_work
+from astrocloud_hub.spawners.models import Limits, Person
+from astrocloud_hub.spawners.options import ServerOptions, read_options, unpack_form
+from astrocloud_hub.spawners.records import Process, Records, ServerRecord, boot_id
+from astrocloud_hub.spawners.sandbox import Programs
+from astrocloud_hub.spawners.stages import Stages
+
+_log = structlog.get_logger()
+_PORT_TRIES = 3
+
+
+class LocalSpawner(Spawner):
+    """Runs a person's server on this machine, in a bubblewrap sandbox with limits that hold.
+
+    The server outlives the hub. What it takes to find it again is in ``run/servers`` of the data folder before it
+    accepts its first connection.
+    """
+
+    data_folder = Unicode(help="The platform's data folder.").tag(config=True)
+    environment_source = AnyTrait(help="Where environments come from: an `EnvironmentSource`.").tag(config=True)
+    isolation = Enum(
+        ("required", "preferred"), "preferred", help="Whether a server may start where no sandbox can be made."
+    ).tag(config=True)
+    ready_timeout_s = Integer(120, help="How long a server may take until it accepts connections, in seconds.").tag(
+        config=True
+    )
+    stop_grace_s = Float(8.0, help="How long a server may take to end by itself, in seconds.").tag(config=True)
+    as_root = Bool(help="Whether people have user ids of their own on this machine.").tag(config=True)
+
+    _controller: ClassVar[limits.Controller | None] = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._record: ServerRecord | None = None
+        self._exit_code = 0
+        self._starting = False
+        self._asked: tuple[Reason, str] | None = None
+        self._last_end: End | None = None
+        self._picked: dict[str, Any] = {}
+        self._stages = Stages()
+        self._watched: int | None = None
+        super().__init__(**kwargs)
+
+    @default("as_root")
+    def _default_as_root(self) -> bool:
+        return os.geteuid() == 0
+
+    @property
+    def _data(self) -> DataFolder:
+        return DataFolder(Path(self.data_folder))
+
+    @property
+    def _records(self) -> Records:
+        return Records(self._data.run / "servers")
+
+    @property
+    def _log_file(self) -> Path:
+        return self._data.logs / "servers" / f"{self._records.key(self.user.name, self.name)}.log"
+
+    @classmethod
+    def controller(cls) -> limits.Controller:
+        """Return what holds servers to their limits on this machine, probed once."""
+        if LocalSpawner._controller is None:
+            LocalSpawner._controller = limits.probe()
+        return LocalSpawner._controller
+
+    # What a person asks for
+
+    def options_from_form(self, form_data: dict[str, Any]) -> dict[str, Any]:
+        """Return a form's fields as user options."""
+        return unpack_form(form_data)
+
+    def options_from_query(self, query_data: dict[str, Any]) -> dict[str, Any]:
+        """Return the query of ``/hub/spawn?opt-environment=…`` as user options."""
+        return unpack_form(query_data)
+
+    # State
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Find the server again that an earlier hub started."""
+        super().load_state(state)
+        self._picked = state.get("picked") or {}
+        end = state.get("last_end")
+        self._last_end = End(**end) if end else None
+        if self._process is not None:
+            return
+        # The file, not the state: the hub may have been killed before it could keep the state.
+        self._record = self._records.read(self.user.name, self.name)
+        if self._record is not None and self._record.alive:
+            self.port = self._record.port
+            self._watch()
+        elif self._record is None and state.get("port"):
+            # Who ends all servers also forgets them, nobody else does.
+            self._asked = ("platform-stop", "")
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what is kept over a restart of the hub, and what the API tells of a server (``admin:server_state``)."""
+        state: dict[str, Any] = super().get_state()
+        if self._picked:
+            state["picked"] = self._picked
+        if self._last_end is not None:
+            state["last_end"] = self._last_end.document()
+        record = self._record
+        if record is not None:
+            state |= {"port": record.port, "pid": record.init.pid if record.init else 0, "walls": record.walls}
+            group = _group_of(record)
+            if group is not None:
+                state |= {"oom_kills": group.oom_kills(), "memory_bytes": group.memory_bytes()}
+        return state
+
+    def clear_state(self) -> None:
+        """Forget the server that ended; how it ended stays."""
+        super().clear_state()
+        self._record = None
+        self._process = None
+        self._asked = None
+        self.port = 0
+
+    def ask_to_end(self, reason: Reason, by: str = "") -> None:
+        """Say why the server is about to be stopped, and by whom; the first one to say so is right."""
+        if self._asked is None:
+            self._asked = (reason, by)
+
+    # Starting
+
+    async def start(self) -> tuple[str, int]:
+        """Start the server; return where it listens, once it accepts connections.
+
+        Raises
+        ------
+        SpawnRefusal
+            With the code and the sentence of what keeps it from starting.
+        """
+        self._stages = Stages()
+        self._starting, self._asked, self._exit_code = True, None, 0
+        try:
+            return await self._start()
+        except PlatformError as err:
+            self._last_end = replace(
+                end_of(asked=("failed", ""), exit_code=self._exit_code or None, oom_kills=0, same_boot=True),
+                code=err.code,
+            )
+            self._asked = ("failed", "")
+            _log.warning("server-not-started", user=self.user.name, server=self.name, code=err.code, reason=str(err))
+            raise SpawnRefusal(err) from err
+        finally:
+            self._starting = False
+            self._stages.close()
+
+    async def _start(self) -> tuple[str, int]:
+        source: EnvironmentSource = self.environment_source
+        self._stages.tell("checking", 2)
+        options = read_options(self.user_options, source.catalogue)
+        state = await self.user.get_auth_state() or {}
+        person = Person.from_document(state.get("person") or {})
+        self._picked = {
+            "environment": options.environment.id,
+            "resources": options.resources.id,
+            "memory_bytes": int(options.resources.memory),
+            "cpus": options.resources.cpus,
+            "processes": options.resources.processes,
+        }
+        programs = await self._programs()
+        built = await source.ensure(options.environment, self._stages.tell_environment)
+        self._stages.tell("folders", 72)
+        await asyncio.to_thread(partial(homes.make_folders, self._data.tree, person, as_root=self.as_root))
+        await asyncio.to_thread(turn_log, self._log_file)
+        self._last_end = None
+        for attempt in range(_PORT_TRIES):
+            self.port = ports.free_port()
+            self._stages.tell("starting", 78)
+            launch = await asyncio.to_thread(self._prepare, options, person, state, built, programs)
+            await asyncio.to_thread(self._launch, launch)
+            self._stages.tell("waiting", 85)
+            if await self._wait_ready(person):
+                break
+            # Another process took the port first. People's traffic must not get there.
+            _log.warning("port-taken", user=self.user.name, server=self.name, port=self.port)
+            await self._end_now()
+            if attempt + 1 == _PORT_TRIES:
+                raise HubError("server-port", port=self.port)
+        self._stages.tell("ready", 98)
+        self._watch()
+        _log.info("server-started", user=self.user.name, server=self.name, walls=programs is not None, **self._picked)
+        return ("127.0.0.1", self.port)
+
+    async def _programs(self) -> Programs | None:
+        """Return what makes the sandbox, `None` if there may be none. Raises `HubError` ``isolation-missing``."""
+        found = view.programs()
+        if found is not None and await asyncio.to_thread(walls_work, found, as_root=self.as_root):
+            return found
+        if self.isolation == "required":
+            raise HubError("isolation-missing")
+        _log.warning("server-without-walls", user=self.user.name, server=self.name)
+        return None
+
+    def _prepare(
+        self, options: ServerOptions, person: Person, state: dict[str, Any], built: Any, programs: Programs | None
+    ) -> Launch:
+        resources = options.resources
+        bounds = Limits(memory_bytes=int(resources.memory), processes=resources.processes, cpus=resources.cpus)
+        key = self._records.key(self.user.name, self.name)
+        try:
+            group = self.controller().make(key, bounds)
+        except OSError as err:
+            raise HubError("server-limits", reason=err.strerror or str(err)) from err
+        launch = Launch(
+            person=person,
+            environment=built,
+            command=(*self.environment_source.command(built), *self.get_args()),
+            variables={},
+            limits=bounds,
+            control_group=group,
+            data=self._data,
+            folder=self._records.folder(self.user.name, self.name),
+            log=self._log_file,
+            tutorials=self.environment_source.tutorials,
+            as_root=self.as_root,
+            programs=programs,
+        )
+        return replace(launch, variables=self._variables(launch, options, language=str(state.get("language") or "en")))
+
+    def _variables(self, launch: Launch, options: ServerOptions, *, language: str) -> dict[str, str]:
+        """Return the server's environment: the hub's part, and a few plain things; nothing of the hub's own."""
+        if options.next:
+            self.default_url = options.next
+        threads = str(max(1, min(os.cpu_count() or 1, round(launch.limits.cpus))))
+        return {
+            "HOME": launch.home,
+            "USER": launch.person.username,
+            "LOGNAME": launch.person.username,
+            "SHELL": "/bin/bash",
+            "LANG": "C.UTF-8",
+            "PATH": f"{launch.environment.path}/bin:/usr/local/bin:/usr/bin:/bin",
+            # Libraries count the machine's processors, not those that the server may use.
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "ASTROCLOUD_LANG": language,
+            "ASTROCLOUD_ENVIRONMENT": options.environment.id,
+            "MEM_LIMIT": str(launch.limits.memory_bytes),
+            "CPU_LIMIT": str(launch.limits.cpus),
+            **({} if launch.programs is not None else {"ASTROCLOUD_WITHOUT_WALLS": "1"}),
+            **{name: value for name, value in self.get_env().items() if value is not None},
+        }
+
+    def _launch(self, launch: Launch) -> None:
+        group = launch.control_group
+        try:
+            self._process = launch.start()
+        except OSError as err:
+            if group is not None:
+                group.remove(patience_s=0)
+            raise HubError("server-exec", reason=err.strerror or str(err)) from err
+        self._record = ServerRecord(
+            user=self.user.name,
+            server=self.name,
+            port=self.port,
+            boot=boot_id(),
+            outer=Process.find(self._process.pid),
+            walls=launch.programs is not None,
+            control_groups=tuple(str(folder) for folder in group.folders) if group is not None else (),
+        )
+        self._records.write(self._record)
+
+    async def _wait_ready(self, person: Person) -> bool:
+        """Wait until the server accepts connections; tell whether it is the server that does.
+
+        Raises
+        ------
+        HubError
+            ``server-exited``, ``server-memory`` or ``server-slow``.
+        """
+        deadline = time.monotonic() + self.ready_timeout_s
+        pause_s = 0.01
+        while True:
+            self._find_init()
+            if self._process is not None and self._process.poll() is not None:
+                raise self._early_end(self._process.returncode)
+            if await ports.accepts(self.port):
+                return await asyncio.to_thread(self._is_own_listener, person)
+            if time.monotonic() > deadline:
+                raise HubError("server-slow", seconds=self.ready_timeout_s, log=log_tail(self._log_file))
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.2, 0.05)
+
+    def _find_init(self) -> None:
+        """Note process 1 of the sandbox as soon as bwrap has told it."""
+        if self._record is None or self._record.init is not None or not self._record.walls:
+            return
+        pid = self._status().get("child-pid")
+        init = Process.find(pid) if isinstance(pid, int) else None
+        if init is not None:
+            self._record = replace(self._record, init=init)
+            self._records.write(self._record)
+
+    def _status(self) -> dict[str, Any]:
+        """Return what bwrap has told so far: ``child-pid`` and ``exit-code``."""
+        told: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            text = (self._records.folder(self.user.name, self.name) / "status").read_text(encoding="utf-8")
+            for line in text.splitlines():
+                told |= json.loads(line)
+        return told
+
+    def _early_end(self, exit_code: int) -> HubError:
+        self._exit_code = exit_code
+        group = _group_of(self._record)
+        if group is not None and group.oom_kills():
+            memory = round(self._picked.get("memory_bytes", 0) / 2**20)
+            return HubError("server-memory", memory_mib=memory, resources=self._picked.get("resources", ""))
+        return HubError("server-exited", exit_code=exit_code, log=log_tail(self._log_file))
+
+    def _is_own_listener(self, person: Person) -> bool:
+        found = ports.listener(self.port)
+        if found is None:
+            return False
+        uid, inode = found
+        if self.as_root and uid != person.uid:
+            return False
+        assert self._process is not None
+        return ports.holds(ports.descendants(self._process.pid), inode)
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the stages of the start."""
+        async for event in self._stages.events():
+            yield event
+
+    # While it runs
+
+    def _watch(self) -> None:
+        """Notice the end at once: nobody else should have the port while the proxy still sends people there."""
+        record = self._record
+        if record is None or record.outer is None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+            descriptor = os.pidfd_open(record.outer.pid)
+        except (OSError, RuntimeError):
+            return  # polling notices it, a little later
+        self._watched = descriptor
+
+        def ended() -> None:
+            self._unwatch()
+            if self._callbacks and not self._stop_pending:
+                task = asyncio.ensure_future(self.poll_and_notify())
+                task.add_done_callback(lambda done: done.exception())
+
+        loop.add_reader(descriptor, ended)
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            with suppress(RuntimeError):
+                asyncio.get_running_loop().remove_reader(self._watched)
+            os.close(self._watched)
+            self._watched = None
+
+    async def poll(self) -> int | None:
+        """Return `None` while the server runs or starts, else its exit code (0 when nobody knows)."""
+        if self._starting:
+            return None
+        record = self._record
+        if record is None:
+            if self._asked is not None and self._last_end is None:
+                self._last_end = end_of(asked=self._asked, exit_code=None, oom_kills=0, same_boot=True)
+            return self._exit_code
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return None
+        else:
+            if record.alive:
+                return None
+            code = self._status().get("exit-code")
+        await self._note_end(record, code)
+        return self._exit_code
+
+    async def _note_end(self, record: ServerRecord, exit_code: int | None) -> None:
+        self._record = None
+        self._process = None
+        self._unwatch()
+        group = _group_of(record)
+        kills = group.oom_kills() if group is not None else 0
+        asked = self._asked
+        if asked is None and exit_code is None and record.boot == boot_id():
+            # bwrap always tells the exit code, unless it was ended too: then all of the platform was.
+            asked = ("platform-stop", "")
+        end = end_of(asked=asked, exit_code=exit_code, oom_kills=kills, same_boot=record.boot == boot_id())
+        if asked is None or asked[0] != "failed":
+            self._last_end = end
+        self._exit_code = exit_code or 0
+        await asyncio.to_thread(record.kill_rest)
+        if group is not None:
+            await asyncio.to_thread(group.remove)
+        self._records.remove(record.user, record.server)
+        _log.info("server-ended", user=record.user, server=record.server, **end.document())
+
+    # Stopping
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server: gently, and after `stop_grace_s` (at once with `now`) by force."""
+        self.ask_to_end("stopped")
+        record = self._record
+        if record is None:
+            return
+        if not now:
+            record.signal(signal.SIGTERM)
+            await self._wait_gone(self.stop_grace_s)
+        await self._end_now()
+        await self.poll()
+
+    async def _end_now(self) -> None:
+        record = self._record
+        if record is None:
+            return
+        if self._runs(record):
+            record.signal(signal.SIGKILL)
+            record.kill_rest()
+            if not await self._wait_gone(5) and record.outer is not None:
+                record.outer.signal(signal.SIGKILL)
+                await self._wait_gone(2)
+        group = _group_of(record)
+        if group is not None:
+            record.kill_rest()
+            await asyncio.to_thread(group.remove)
+
+    async def _wait_gone(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._record is not None and self._runs(self._record):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    def _runs(self, record: ServerRecord) -> bool:
+        return self._process.poll() is None if self._process is not None else record.alive
+
+    async def get_url(self) -> str:
+        """Return where the server is by its own record: the hub may have been killed before it wrote that down."""
+        if self._record is not None and self.server is not None:
+            return f"http://127.0.0.1:{self._record.port}{self.server.base_url}"
+        return str(await super().get_url())
+
+
+def _group_of(record: ServerRecord | None) -> limits.ControlGroup | None:
+    if record is None or not record.control_groups:
+        return None
+    return limits.ControlGroup(folders=tuple(Path(folder) for folder in record.control_groups))
