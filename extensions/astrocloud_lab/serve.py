@@ -25,11 +25,18 @@ from typing import NoReturn
 
 
 def stock(argv: Sequence[str], reason: str) -> NoReturn:
-    """Become the stock server.
+    """Become the stock server, with the platform's settings.
 
     Descriptors opened here are closed by the exec, the bound port with them.
     """
     print(f"astrocloud_lab: starting the stock server: {reason}", file=sys.stderr, flush=True)
+    try:
+        from astrocloud_lab.lean import settings
+
+        settings.prepare_environment(os.environ, stock=True)
+        os.chdir(os.path.expanduser("~"))
+    except Exception as error:
+        print(f"astrocloud_lab: without the platform's settings: {error}", file=sys.stderr, flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser", *argv])
 
 
@@ -74,7 +81,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         stop_preparing()
         stock(arguments, f"{type(error).__name__}: {error}")
-    server.start()
+    try:
+        server.start()
+    finally:
+        stop_preparing()
 
 
 if __name__ == "__main__":

@@ -202,13 +202,18 @@ async def sample(command: list[str], hub_port: int, workdir: Path, extra: dict[s
     (socket,) = bind_sockets(0, "127.0.0.1")
     port = socket.getsockname()[1]
     socket.close()
-    home = Path(tempfile.mkdtemp(prefix="home-", dir=workdir))
+    # The same home in every run: the first start of a person's life (matplotlib lists the
+    # machine's fonts) is another measurement.
+    home = workdir / "home"
+    home.mkdir(exist_ok=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (workdir / "server.log").open("ab") as log:
         started = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
             *command,
-            env=server_env(home, hub_port, port) | extra,
+            env=server_env(home, hub_port, port)
+            | {k: v for k, v in os.environ.items() if k.startswith("ASTROCLOUD_")}
+            | extra,
             cwd=home,
             stdout=log,
             stderr=log,
@@ -228,7 +233,6 @@ async def sample(command: list[str], hub_port: int, workdir: Path, extra: dict[s
         everything = sum(pss_mib(pid) for pid in descendants(process.pid))
     finally:
         await end(process)
-        shutil.rmtree(home, ignore_errors=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
     return Sample(first_200, first_cell, later_cell, cpu, server, everything)

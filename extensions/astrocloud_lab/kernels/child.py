@@ -8,6 +8,7 @@ packages filled from the parent's environment.
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import signal
@@ -31,10 +32,8 @@ def become_process(request: dict[str, Any], streams: tuple[int, int, int]) -> No
     os.environ.update(request["environ"])
     time.tzset()
     os.chdir(request["cwd"])
-    sys.argv = ["ipykernel_launcher.py", *request["argv"]]
-    launcher = sys.modules.get("ipykernel_launcher")
-    if launcher is not None and launcher.__file__:
-        sys.argv[0] = launcher.__file__
+    launcher = importlib.util.find_spec("ipykernel_launcher")
+    sys.argv = [launcher.origin if launcher and launcher.origin else "", *request["argv"]]
 
 
 def refresh_packages() -> None:

@@ -13,6 +13,7 @@ watches, and its life when this process ends.
 from __future__ import annotations
 
 import gc
+import glob
 import importlib
 import importlib.util
 import os
@@ -20,11 +21,28 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from typing import Any
 
 from astrocloud_lab.kernels.parent import CONTROL_FD_ENV
 
-FIRST = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell")
+FIRST = (
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "ipykernel.zmqshell",
+    # What a kernel imports while it initialises and runs its first cell.
+    "ipykernel.debugger",
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.logger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
+    "IPython.utils.wildcard",
+    "tornado.platform.asyncio",
+    "sqlite3",
+    "pdb",
+)
 """What every kernel needs; no request is answered before."""
 
 DEFAULT_MODULES = (
@@ -70,6 +88,49 @@ def import_quietly(name: str) -> None:
         )
 
 
+class FontList:
+    """Let a child write matplotlib's list of fonts, which takes a second the first time.
+
+    Importing ``matplotlib.pyplot`` reads the list, or makes it when a person has none
+    yet; a kernel that is asked for meanwhile would wait for it.
+    """
+
+    NEEDED_BY = ("matplotlib.pyplot", "matplotlib.font_manager")
+
+    def __init__(self) -> None:
+        self._writer: int | None = None
+
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable when the child has ended."""
+        assert self._writer is not None
+        return self._writer
+
+    def has_to_wait_for(self, name: str) -> bool:
+        """Return whether ``name`` should be imported later; starts the child if so."""
+        if name not in self.NEEDED_BY or "matplotlib" not in sys.modules:
+            return False
+        if self._writer is not None:
+            return False
+        cache = sys.modules["matplotlib"].get_cachedir()
+        if glob.glob(os.path.join(glob.escape(cache), "fontlist-*.json")):
+            return False
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.nice(10)
+                importlib.import_module("matplotlib.font_manager")
+            finally:
+                os._exit(0)
+        self._writer = os.pidfd_open(pid)
+        return True
+
+    def finish(self) -> None:
+        """Reap the child."""
+        assert self._writer is not None
+        os.waitid(os.P_PIDFD, self._writer, os.WEXITED)
+        os.close(self._writer)
+
+
 def take_request(control: socket.socket) -> list[int] | None:
     """Return the descriptors of the next request; ``None`` when the server is gone."""
     message, descriptors, _flags, _address = socket.recv_fds(control, 64, REQUEST_FDS)
@@ -89,9 +150,13 @@ def fork_kernel(control: socket.socket, descriptors: list[int]) -> None:
         # No cleanup of the parent may run in a child that goes wrong: _exit always.
         status = 1
         try:
+            orphaned_by = os.getpid()
             if os.fork() != 0:
                 os._exit(0)
             control.close()
+            # The kernel watches its parent: it has to be the server by then.
+            while os.getppid() == orphaned_by:
+                time.sleep(0.0005)
             from astrocloud_lab.kernels import child
 
             status = child.run(*descriptors)
@@ -110,26 +175,34 @@ def freeze() -> None:
 
 def serve(control: socket.socket) -> None:
     """Answer requests; import the next module whenever there is none."""
-    for name in FIRST:
+    for name in FIRST[:3]:
         importlib.import_module(name)
+    for name in FIRST[3:]:
+        import_quietly(name)
     importlib.import_module("astrocloud_lab.kernels.child")
     gc.freeze()
-    waiting = wanted_modules()
-    imported_all = False
+    waiting = list(wanted_modules())
+    fonts = FontList()
+    held = False
     while True:
-        if imported_all or select.select([control], [], [], 0)[0]:
+        blocked = held or not waiting
+        watched: list[Any] = [control, fonts] if held else [control]
+        ready = select.select(watched, [], [], None if blocked else 0)[0]
+        if control in ready:
             descriptors = take_request(control)
             if descriptors is None:
                 return
             if descriptors:
                 fork_kernel(control, descriptors)
-            continue
-        name = next(waiting, None)
-        if name is None:
-            imported_all = True
-            freeze()
+        elif fonts in ready:
+            fonts.finish()
+            held = False
+        elif fonts.has_to_wait_for(waiting[0]):
+            held = True
         else:
-            import_quietly(name)
+            import_quietly(waiting.pop(0))
+            if not waiting:
+                freeze()
 
 
 def main() -> None:

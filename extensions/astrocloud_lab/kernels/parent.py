@@ -127,7 +127,8 @@ class KernelParent:
         self._control.close()
         if self.alive():
             try:
-                os.kill(self.pid, signal.SIGKILL)
+                # The whole group: it may be writing the list of fonts in a child.
+                os.killpg(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 pass

@@ -143,6 +143,8 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
                 self.process = await self._fork(cmd, kwargs, stack)
         except (NotPrepared, OSError) as reason:
             self.log.info("Kernel is started without preparation: %s", reason)
+            if parent.current() is None:
+                parent.start()
             return await super().launch_kernel(cmd, **kwargs)
         self.pid = self.pgid = self.process.pid
         self.cwd = kwargs.get("cwd") or os.getcwd()
@@ -154,9 +156,8 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
         cwd = str(kwargs.get("cwd") or os.getcwd())
         if running is None or running.stale():
             # Ready for the next kernel; this one would wait longer for it than for its own.
-            known = running is not None
-            parent.start()
-            raise NotPrepared("packages have changed" if known else "nothing was prepared yet")
+            parent.stop()
+            raise NotPrepared("nothing was prepared yet" if running is None else "packages have changed")
         arguments = launcher_arguments(cmd, running.executable)
         names = differing(environ, running.environ)
         if names:

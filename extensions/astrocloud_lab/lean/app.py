@@ -6,7 +6,6 @@ import asyncio
 import gc
 import importlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -103,13 +102,6 @@ def build(argv: Sequence[str]) -> ServerApp:
         from astrocloud_lab.lean.deferred import DeferringServerApp
 
         config = Config(settings.default_config())
-        runtime_dir = os.environ["JUPYTER_RUNTIME_DIR"]
-        if not settings.ipc_fits(runtime_dir):
-            print(
-                f"astrocloud_lab: JUPYTER_RUNTIME_DIR is too long for unix sockets: {runtime_dir}",
-                file=sys.stderr,
-            )
-            del config["KernelManager"]["transport"]
         check_hub_later(JupyterHubSingleUser)
         JupyterHubSingleUser.serverapp_class = DeferringServerApp
         app: ServerApp = JupyterHubSingleUser.initialize_server(argv=list(argv), config=config)

@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-ON_DEMAND = ("aiohttp", "sqlalchemy", "jupyterhub.orm", "jupyterhub.roles")
+ON_DEMAND = ("aiohttp", "sqlalchemy", "jupyterhub.orm", "jupyterhub.roles", "requests", "websocket")
 """Modules that are imported as a whole and used only inside functions of the hub's side."""
 
-REFUSED = ("rfc3987_syntax",)
-"""Optional modules whose absence is handled: jsonschema builds a grammar from this one
-at import, for the ``iri`` formats only, which takes half of a stock server's start."""
+REFUSED = ("rfc3987_syntax", "isoduration")
+"""Optional modules whose absence jsonschema handles: it leaves the check of the formats
+``iri`` and ``duration`` out, which no schema of the server uses.  For the first it builds
+a grammar at import, half of a stock server's start; the second brings arrow."""
 
 
 class ShortcutError(ImportError):
@@ -93,6 +94,12 @@ def _late_package(name: str) -> ModuleType:
     return module
 
 
+def _pypi_manager(*args: Any, **kwargs: Any) -> Any:
+    """Make the real manager, for whoever configures it."""
+    real = importlib.import_module("jupyterlab.extensions.pypi")
+    return real.PyPIExtensionManager(*args, **kwargs)
+
+
 def _placeholders() -> dict[str, ModuleType]:
     """Return name -> placeholder for the time of the import."""
     from astrocloud_lab.lean import hubclient
@@ -106,6 +113,14 @@ def _placeholders() -> dict[str, ModuleType]:
     handlers.__path__ = []
     pages = ModuleType("jupyterhub.handlers.pages")
     pages.HealthCheckHandler = type("HealthCheckHandler", (), {})  # type: ignore[attr-defined]
+    # The Lab's extension manager that installs from PyPI brings httpx and TLS.
+    pypi = ModuleType("jupyterlab.extensions.pypi")
+    pypi.PyPIExtensionManager = _pypi_manager  # type: ignore[attr-defined]
+    # Only ``mock``, and only when a person has to sign in.
+    unittest = ModuleType("unittest")
+    unittest.mock = OnDemand("unittest.mock")  # type: ignore[attr-defined]
+    stubs["unittest"] = unittest
+    stubs["jupyterlab.extensions.pypi"] = pypi
     stubs["sqlalchemy"].__path__ = []
     stubs["sqlalchemy.exc"] = exceptions
     stubs["jupyterhub.handlers"] = handlers

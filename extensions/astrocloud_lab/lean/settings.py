@@ -34,6 +34,9 @@ def default_config() -> dict[str, Any]:
     :mod:`astrocloud_lab.contents`), and the home is where it opens.
     """
     home = os.path.expanduser("~")
+    # Two people share the machine's loopback, but not a folder of mode 0700.
+    runtime = os.environ.get("JUPYTER_RUNTIME_DIR", "")
+    kernels = {"transport": "ipc"} if runtime and ipc_fits(runtime) else {}
     return {
         "ServerApp": {
             "root_dir": "/",
@@ -43,8 +46,7 @@ def default_config() -> dict[str, Any]:
         # The preferred folder is a path of the contents API: below the root, without a slash.
         "ContentsManager": {"allow_hidden": True, "preferred_dir": home.strip("/")},
         "FileContentsManager": {"delete_to_trash": False},
-        # Two people share the machine's loopback, but not a folder of mode 0700.
-        "KernelManager": {"transport": "ipc"},
+        "KernelManager": kernels,
         "KernelProvisionerFactory": {"default_provisioner_name": "astrocloud-prepared"},
         "LabApp": {
             # Packages come with the environment; the PyPI manager would also build
@@ -71,8 +73,18 @@ def config_path(language: str) -> list[str]:
     return [str(CONFIG_DIR / name) for name in (*names, "common")]
 
 
-def prepare_environment(environ: MutableMapping[str, str]) -> None:
+def prepare_environment(environ: MutableMapping[str, str], *, stock: bool = False) -> None:
     """Set what the server, its kernels and its terminals inherit.
+
+    Parameters
+    ----------
+    environ
+        The environment to change.
+    stock
+        Whether the stock server is started: it reads the defaults from a file.
+
+    Notes
+    -----
 
     ``JUPYTER_CONFIG_PATH``
         gets the platform's folders in front.
@@ -84,6 +96,8 @@ def prepare_environment(environ: MutableMapping[str, str]) -> None:
     language = environ.get("ASTROCLOUD_LANG", "en").replace("-", "_")
     language = {"zh": "zh_CN"}.get(language, language)
     folders = config_path(language)
+    if stock:
+        folders.append(str(CONFIG_DIR / "stock"))
     given = environ.get("JUPYTER_CONFIG_PATH")
     if given:
         folders += [folder for folder in given.split(os.pathsep) if folder not in folders]

@@ -6,6 +6,8 @@ version number promises.  A version that was not tested gets the stock start.
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Mapping
 
 TESTED: Mapping[str, tuple[str, ...]] = {
@@ -23,18 +25,28 @@ class UntestedVersion(RuntimeError):
 def installed() -> dict[str, str]:
     """Return package -> version of what the lean start rests on.
 
-    Reads the small ``_version`` modules, which the server imports anyway;
-    ``importlib.metadata`` would search every folder of the path.
-    """
-    import jupyter_server._version
-    import jupyterhub._version
-    import jupyterlab._version
+    Runs their small ``_version.py`` alone: importing a package's own name brings
+    most of it, and ``importlib.metadata`` searches every folder of the path.
 
-    return {
-        "jupyterhub": jupyterhub._version.__version__,
-        "jupyter_server": jupyter_server._version.__version__,
-        "jupyterlab": jupyterlab._version.__version__,
-    }
+    Raises
+    ------
+    UntestedVersion
+        If one is not installed, or is not laid out so.
+    """
+    return {package: _version_of(package) for package in TESTED}
+
+
+def _version_of(package: str) -> str:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UntestedVersion(f"{package} is not installed")
+    path = os.path.join(os.path.dirname(spec.origin), "_version.py")
+    found = importlib.util.spec_from_file_location(f"_astrocloud_{package}_version", path)
+    if found is None or found.loader is None or not os.path.exists(path):
+        raise UntestedVersion(f"{package} has no _version.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return str(module.__version__)
 
 
 def parse_extra(text: str) -> dict[str, tuple[str, ...]]:

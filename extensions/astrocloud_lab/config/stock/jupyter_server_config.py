@@ -1,0 +1,5 @@
+"""The platform's defaults for the stock server, when the lean start is not used."""
+
+from astrocloud_lab.lean.settings import default_config
+
+get_config().merge(default_config())  # type: ignore[name-defined]  # noqa: F821
