@@ -57,10 +57,10 @@ install: $(VENV)/.run $(PROXY)
 install-dev: $(VENV)/.dev $(PROXY)
 
 bubblewrap:
-	@tools/need bwrap bubblewrap || true
+	@tools/need 'command -v bwrap' bubblewrap || true
 
 chromium:
-	@tools/need chromium chromium fonts-noto-cjk
+	@tools/need 'command -v chromium' chromium fonts-noto-cjk
 
 $(UV): requirements/uv.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found; name one: make PYTHON=/path/to/python3 run" >&2; exit 2; }
