@@ -185,7 +185,7 @@ class Desk:
             name=plan.name,
             title=plan.title,
             state="starting",
-            url=f"/user/{quote(caller.name)}/{quote(plan.name)}/",
+            url=f"/user/{quote(caller.name)}/" + (f"{quote(plan.name)}/" if plan.name else ""),
             environment=environment.id,
             size=size.id,
         )
@@ -218,5 +218,5 @@ class Desk:
 
 
 def _pending(server: Server, then: str) -> str:
-    path = f"/hub/spawn-pending/{quote(server.owner)}/{quote(server.name)}"
+    path = f"/hub/spawn-pending/{quote(server.owner)}" + (f"/{quote(server.name)}" if server.name else "")
     return f"{path}?{urlencode({'next': server.url + then})}" if then else path

@@ -87,7 +87,8 @@ def plan_start(
 ) -> Start:
     """Return which server to start for somebody who has `servers`.
 
-    A stopped server of the same name is used again. Without a title the first free one of ``ID``, ``ID-2``, … is taken.
+    Without a title it is the default server, or the first free one of ``ID``, ``ID-2``, … when that runs. With one it
+    is a named server; a stopped one of the same title is used again.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def plan_start(
     servers
         All of the person's servers, stopped ones too.
     limit
-        How many may run at once.
+        How many may run at once; the hub keeps one less with names, besides the default server.
 
     Raises
     ------
@@ -107,22 +108,23 @@ def plan_start(
     """
     title = check_title(title)
     running = [server for server in servers if server.active]
-    if title:
-        for server in running:
-            if server.title == title:
-                raise PortalError("server-running", title=title)
+    for server in running:
+        if title and server.title == title:
+            raise PortalError("server-running", title=title)
     if len(running) >= limit:
-        names = ", ".join(server.title or server.name for server in running)
+        names = ", ".join(server.title or server.name or server.environment for server in running)
         raise PortalError("server-limit", limit=limit, running=names)
+    options = {"environment": environment.id, "resources": size.id}
     name = _free_name(environment, title, servers)
     named = [server for server in servers if server.name]
-    replaces = None
-    if len(named) >= limit and all(server.name != name for server in named):
-        # The hub's limit counts stopped servers too; the one that ended first is missed least.
+    if name and len(named) >= max(limit - 1, 1) and all(server.name != name for server in named):
         stopped = [server for server in named if not server.active]
-        replaces = min(stopped, key=_ended_at).name if stopped else None
-    options = {"environment": environment.id, "resources": size.id}
-    return Start(name=name, title=title, options=options, replaces=replaces)
+        if not stopped:
+            # All named ones run, so the default one does not: it has no title, but it starts.
+            return Start(name="", title="", options=options)
+        # The hub counts stopped servers too; the one that ended first is missed least.
+        return Start(name=name, title=title, options=options, replaces=min(stopped, key=_ended_at).name)
+    return Start(name=name, title=title, options=options)
 
 
 def _ended_at(server: Server) -> datetime:
@@ -135,6 +137,8 @@ def _free_name(environment: Environment, title: str, servers: Sequence[Server]) 
         for server in servers:
             if server.title == title:
                 return server.name
+    elif not any(server.active and not server.name for server in servers):
+        return ""
     base = _slug(title) or environment.id
     # An untitled start may take over a stopped server of the same name, a titled one must not.
     taken = {server.name for server in servers if title or server.active or server.title not in {"", server.name}}

@@ -8,8 +8,9 @@ from typing import Any, Final
 import aiohttp
 from pydantic import SecretStr
 
+from astrocloud.core import words
 from astrocloud.core.errors import RequestError
-from astrocloud.portal.errors import PortalError
+from astrocloud.portal.errors import HubProblem, PortalError
 from astrocloud.portal.models import REASONS, End, Server, State
 
 _PAGE: Final = 200
@@ -42,7 +43,7 @@ class Hub:
             self._session = None
 
     async def servers_of(self, owner: str) -> Sequence[Server]:
-        """Return the servers of `owner`, stopped ones too: running ones first, then by name."""
+        """Return the servers of `owner`, stopped ones too: running ones first, then those that ended last."""
         _, user = await self._ask("GET", f"/users/{owner}", params={"include_stopped_servers": "1"})
         return _servers(user)
 
@@ -74,11 +75,13 @@ class Hub:
         Raises
         ------
         PortalError
-            ``server-refused`` with the hub's own reason.
+            The hub's own problem where it tells one, else ``server-refused`` with its reason.
         RequestError
-            ``forbidden`` when the token may not, ``unavailable`` without the hub.
+            ``unavailable`` without the hub.
         """
-        body = {"display_name": title or name, "user_options": dict(options)}
+        body: dict[str, Any] = {"user_options": dict(options)}
+        if name:  # the default server has no other name
+            body["display_name"] = title or name
         status, _ = await self._ask("POST", _path(owner, name), token=token, body=body, language=language)
         return status == 201
 
@@ -139,20 +142,28 @@ def _path(owner: str, name: str) -> str:
 
 
 def _refusal(status: int, document: Any, *, own: bool) -> RequestError:
-    reason = str(document.get("message", "")) if isinstance(document, dict) else ""
-    if own or status >= 502:
+    told = document if isinstance(document, dict) else {}
+    reason, code = str(told.get("message", "")), str(told.get("code", ""))
+    if own or status == 502:
         return RequestError("unavailable", part="JupyterHub")
-    if status in {401, 403} and not reason:
-        return RequestError("not-signed-in")
     if status == 404:
         return PortalError("server-unknown")
+    if code in words.error_codes() and told.get("detail"):
+        return HubProblem(code, detail=str(told["detail"])[:1000])
     return PortalError("server-refused", reason=reason[:500] or f"HTTP {status}")
 
 
 def _servers(user: Mapping[str, Any]) -> list[Server]:
     found = [_server(str(user["name"]), server) for server in (user.get("servers") or {}).values()]
     found = [server for server in found if server.name or server.active or server.end]
-    return sorted(found, key=lambda server: (not server.active, server.name))
+    live = sorted((server for server in found if server.active), key=lambda server: server.name)
+    ended = sorted((server for server in found if not server.active), key=_ended_at, reverse=True)
+    return [*live, *ended]
+
+
+def _ended_at(server: Server) -> datetime:
+    moment = server.end.at if server.end else server.last_activity
+    return moment or datetime.min.replace(tzinfo=UTC)
 
 
 def _server(owner: str, document: Mapping[str, Any]) -> Server:

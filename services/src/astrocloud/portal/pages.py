@@ -142,7 +142,7 @@ class Pages:
         if "X-Fragment" in request.headers:
             principal = await current(request)
             if principal is None:
-                raise RequestError("not-signed-in")
+                return web.Response(status=204)  # no error: everybody's front page asks
             return page(request, "portal/_home.html", return_to="/", **await self._own(request, principal))
         principal = await require(request)
         return page(request, "portal/home.html", **await self._public(request), **await self._own(request, principal))

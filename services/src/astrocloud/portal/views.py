@@ -74,6 +74,8 @@ def server_view(server: Server, *, menu: Menu, language: str, reader: str, idle_
 
 def _plain_title(server: Server, environment: str) -> str:
     """Return the environment's name with the number of a second or third server of it."""
+    if environment and not server.name:
+        return environment
     if environment and server.name.startswith(server.environment):
         rest = server.name.removeprefix(server.environment).removeprefix("-")
         if not rest:

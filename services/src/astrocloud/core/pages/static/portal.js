@@ -29,8 +29,8 @@ function place(html) {
 
 async function fetchHome() {
   const answer = await fetch(home.dataset.source, { headers: { "X-Fragment": "1" }, credentials: "same-origin" });
-  if (answer.status === 401) {
-    remember(false);
+  if (answer.status === 204) {
+    remember(false);  // nobody is signed in
     return;
   }
   if (!answer.ok) throw new Error(`status ${answer.status}`);
