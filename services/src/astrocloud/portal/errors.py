@@ -4,7 +4,7 @@
 
     RequestError
     └── PortalError     announcement-*, server-*, environment-unknown, environment-resources, tutorial-unknown
-        └── HubProblem  what the hub refused, in its own words
+        └── HubRefusalError  what the hub refused, in its own words
 """
 
 from astrocloud.core.errors import RequestError
@@ -14,7 +14,7 @@ class PortalError(RequestError):
     """The portal refuses a request; see its code."""
 
 
-class HubProblem(PortalError):
+class HubRefusalError(PortalError):
     """The hub refused, with a code of the catalogue and a sentence in the language that it was asked in.
 
     Parameters
@@ -29,6 +29,6 @@ class HubProblem(PortalError):
         self._detail = detail
         super().__init__(code)
 
-    def sentence(self, language: str) -> str:  # noqa: ARG002
+    def sentence(self, language: str) -> str:
         """Return the hub's sentence, whatever the language asked for now."""
         return self._detail

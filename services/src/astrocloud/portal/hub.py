@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from astrocloud.core import words
 from astrocloud.core.errors import RequestError
-from astrocloud.portal.errors import HubProblem, PortalError
+from astrocloud.portal.errors import HubRefusalError, PortalError
 from astrocloud.portal.models import REASONS, End, Server, State
 
 _PAGE: Final = 200
@@ -149,7 +149,7 @@ def _refusal(status: int, document: Any, *, own: bool) -> RequestError:
     if status == 404:
         return PortalError("server-unknown")
     if code in words.error_codes() and told.get("detail"):
-        return HubProblem(code, detail=str(told["detail"])[:1000])
+        return HubRefusalError(code, detail=str(told["detail"])[:1000])
     return PortalError("server-refused", reason=reason[:500] or f"HTTP {status}")
 
 
