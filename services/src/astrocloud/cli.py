@@ -5,8 +5,8 @@ standard error, in English or Chinese after the locale, and exit status 2; a tra
 """
 
 import argparse
+import io
 import json
-import locale
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from astrocloud import __version__
 from astrocloud.config import Config, json_schema, load_config
 from astrocloud.core import words
-from astrocloud.core.errors import PlatformError
+from astrocloud.core.errors import PlatformError, StartError
 from astrocloud.core.layout import DataFolder
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _text(key: str, **parameters: Any) -> str:
 
 
 def _configuration(data: DataFolder) -> Config:
-    return load_config(data.config_file if data.config_file.exists() else None)
+    return load_config(data.config_if_any)
 
 
 def _print_json(document: object) -> None:
@@ -279,15 +279,27 @@ def _user_parsers(commands: Any, command: Any) -> None:
         change.set_defaults(action=name)
 
 
+def _refuse(err: PlatformError) -> int:
+    sys.stderr.write(f"astrocloud: {err.sentence(terminal_language())}\n")
+    return USAGE_ERROR
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    locale.setlocale(locale.LC_CTYPE, "")
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding does not have must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
     except PlatformError as err:
-        sys.stderr.write(f"astrocloud: {err.sentence(terminal_language())}\n")
-        return USAGE_ERROR
+        return _refuse(err)
+    except PermissionError as err:
+        root = DataFolder.from_environment().root
+        if root not in Path(str(err.filename)).parents:
+            raise
+        return _refuse(StartError("data-folder", folder=str(root), reason=err.strerror or str(err)))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -39,8 +39,13 @@ class DataFolder:
 
     @property
     def config_file(self) -> Path:
-        """The optional configuration."""
+        """Where the configuration is, if there is one."""
         return self.root / "astrocloud.yaml"
+
+    @property
+    def config_if_any(self) -> Path | None:
+        """The configuration, or `None`; a link that leads nowhere is one, and its reader says so."""
+        return self.config_file if os.path.lexists(self.config_file) else None
 
     @property
     def secrets(self) -> Path:

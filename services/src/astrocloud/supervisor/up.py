@@ -36,7 +36,7 @@ def up(*, say: Callable[[str], None], text: Callable[..., str]) -> int:
     bind, port = os.environ.get(BIND_VARIABLE) or "127.0.0.1", port_from_environment()
     data = DataFolder.from_environment()
     data.make()
-    config = load_config(data.config_file if data.config_file.exists() else None)
+    config = load_config(data.config_if_any)
     configure_logs(level="warning", part="supervisor")
     with only_one(data):
         check_port(bind, port)
