@@ -207,7 +207,9 @@ class EnvironmentBuilder:
     @contextlib.asynccontextmanager
     async def _sole_builder(self, environment: Environment, tell: OnProgress) -> AsyncIterator[int]:
         """Hold the environment's lock, waiting for whoever has it; gives the lock's file descriptor."""
-        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not self._folder.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o755)
         descriptor = os.open(self.lock_path(environment.key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             told: Progress | None = None
@@ -501,6 +503,7 @@ def _replace(path: Path, text: str) -> None:
     """Write `path` so that a reader finds the old text or the new, never a part."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.write_text(text, encoding="utf-8")
+    fresh.chmod(0o644)
     fresh.replace(path)
 
 
