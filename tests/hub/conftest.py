@@ -11,7 +11,7 @@ from tests.hub.harness import Platform
 
 @pytest.fixture(scope="module")
 def start_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Platform]]:
-    """Starts platforms that end with the module; people ada, ben and the administrator root are in their directories."""
+    """Starts platforms that end with the module, with the people ada and ben and the administrator chief."""
     started: list[Platform] = []
 
     def start(**options: Any) -> Platform:

@@ -40,7 +40,8 @@ class FakeServices:
 
     def add(self, name: str, uid: int, **more: Any) -> None:
         self.people[name] = {
-            "username": name, "uid": uid, "gid": uid, "groups": [], "admin": False, "language": "en", "status": "active",
+            "username": name, "uid": uid, "gid": uid, "groups": [], "admin": False, "language": "en",
+            "status": "active",
             **more,
         }  # fmt: skip
 

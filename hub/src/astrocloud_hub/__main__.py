@@ -4,14 +4,17 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from astrocloud.config import load_config
 from astrocloud.core.errors import ConfigError, StartError
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.logs import configure_logs
 
+CONFIG_FILE: Final = Path(__file__).with_name("jupyterhub_config.py")
 
-def main(config_file: Path = Path(__file__).with_name("jupyterhub_config.py")) -> None:
+
+def main(config_file: Path = CONFIG_FILE) -> None:
     """Run the hub until SIGTERM; exit code 2 with one sentence when the configuration is wrong.
 
     Parameters

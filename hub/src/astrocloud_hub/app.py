@@ -56,6 +56,7 @@ class AstrocloudHub(JupyterHub):
     def init_handlers(self) -> None:
         """Put the platform's part in front of every handler."""
         super().init_handlers()
+        self.handlers: list[Any]
         self.handlers = [(rule[0], with_platform(rule[1]), *rule[2:]) for rule in self.handlers]
 
     def init_tornado_settings(self) -> None:

@@ -22,7 +22,7 @@ from astrocloud_hub.spawners.local import LocalSpawner
 TEMPLATES: Final = Path(__file__).with_name("templates")
 
 CSP: Final = (
-    # JupyterHub's own token and admin pages configure require.js inline; everything else is ours and has no script inline.
+    # JupyterHub's own token and admin pages configure require.js inline; our pages have no script inline.
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"

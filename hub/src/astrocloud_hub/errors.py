@@ -6,7 +6,7 @@
     └── HubError         a code of the catalogue; raised below the edge
     HTTPError (tornado)
     ├── Refusal          the same, for a page or an API call of the hub
-    └── SpawnRefusal     the same, for a server that does not start (a SpawnException: no abort of the hub, no traceback)
+    └── SpawnRefusal     the same, for a server that does not start (a SpawnException: no traceback, no abort)
 
 Refusals render their sentence in the language of the request that shows them.
 """
@@ -24,7 +24,7 @@ class HubError(PlatformError):
     """Something at the hub is refused or fails; see its code."""
 
 
-class Refusal(HTTPError):
+class Refusal(HTTPError):  # noqa: N818 - an answer, not a fault of ours
     """A `PlatformError` as an answer of the hub."""
 
     def __init__(self, problem: PlatformError) -> None:

@@ -10,7 +10,7 @@ import structlog
 from jupyterhub import roles as hub_roles
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.handlers.base import BaseHandler
-from tornado import web
+from tornado.web import HTTPError, RequestHandler
 
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError
@@ -61,7 +61,7 @@ class PlatformHandler:
 
     @property
     def template_namespace(self) -> dict[str, Any]:
-        """What templates have: JupyterHub's, and what the platform's own pages have (see `astrocloud.core.web.page`)."""
+        """What templates have: JupyterHub's, and what our own pages have (see `astrocloud.core.web.page`)."""
         language = current_language()
         theme = self.get_cookie(THEME_COOKIE) or "auto"  # type: ignore[attr-defined]
         user = self.current_user  # type: ignore[attr-defined]
@@ -120,7 +120,7 @@ class PlatformHandler:
             document |= problem.problem(current_language())
             document |= {"status": status, "message": document["detail"]}
         self.set_header("Content-Type", "application/json")  # type: ignore[attr-defined]
-        if isinstance(error, web.HTTPError):
+        if isinstance(error, HTTPError):
             for name, value in (getattr(error, "headers", None) or {}).items():
                 self.set_header(name, value)  # type: ignore[attr-defined]
         self.clear_header("Content-Length")  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ def sync_admin_role(user: Any) -> bool:
     return True
 
 
-def with_platform(handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
+def with_platform(handler: type[RequestHandler]) -> type[RequestHandler]:
     """Return `handler` with the platform's part, if it is one of JupyterHub's; its name (in metrics) stays."""
     if not issubclass(handler, BaseHandler) or issubclass(handler, PlatformHandler):
         return handler

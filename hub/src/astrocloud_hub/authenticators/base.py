@@ -79,13 +79,13 @@ class PassportAuthenticator(OAuthenticator):
         """
         raise NotImplementedError
 
-    async def sign_out_url(self, auth_state: Mapping[str, Any]) -> str:  # noqa: ARG002
+    async def sign_out_url(self, auth_state: Mapping[str, Any]) -> str:
         """Return where a browser signs out at the passport, empty when it has no such place."""
         return ""
 
     # What is the same
 
-    async def authenticate(self, handler: Any, data: Any = None, **_kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
+    async def authenticate(self, handler: Any, data: Any = None, **_kwargs: Any) -> dict[str, Any]:
         """Return JupyterHub's model of whoever comes back from the passport. Raises `PlatformError`."""
         answer = {name: handler.get_argument(name) for name in handler.request.query_arguments}
         identity = await self.identify(
@@ -95,11 +95,11 @@ class PassportAuthenticator(OAuthenticator):
         _log.info("signed-in", user=person["username"], issuer=identity.issuer)
         return _model(person, id_token=identity.id_token)
 
-    async def refresh_user(self, user: Any, handler: Any = None, **_kwargs: Any) -> Any:  # noqa: ARG002
+    async def refresh_user(self, user: Any, handler: Any = None, **_kwargs: Any) -> Any:
         """Return whether somebody may still be here, with what has changed about them.
 
         Called before a request is answered if the last time was `auth_refresh_age` seconds ago, and before a spawn.
-        `False` for those who are disabled or removed, and when the directory has been away for too long: it fails closed.
+        `False` for those who are disabled or removed, and (fail closed) when the directory has been away for too long.
         """
         try:
             person = await self.directory.person(user.name)
@@ -118,7 +118,7 @@ class PassportAuthenticator(OAuthenticator):
         )
         return True if same else model
 
-    async def check_allowed(self, username: str, auth_model: Any) -> bool:  # noqa: ARG002
+    async def check_allowed(self, username: str, auth_model: Any) -> bool:
         """Return `True`: whom the directory names may enter."""
         return True
 

@@ -24,7 +24,7 @@ class CstcloudAuthenticator(PassportAuthenticator):
     )
     secret = AnyTrait(help="Our client secret there, a `SecretStr`.").tag(config=True)
 
-    async def authorization(self, *, state: str, nonce: str, challenge: str) -> tuple[str, dict[str, str]]:  # noqa: ARG002
+    async def authorization(self, *, state: str, nonce: str, challenge: str) -> tuple[str, dict[str, str]]:
         """Return the passport's authorization endpoint and the query to send the browser there with."""
         return f"{self.base_url}/oauth2/authorize", {
             "response_type": "code",
@@ -37,7 +37,7 @@ class CstcloudAuthenticator(PassportAuthenticator):
             "code_challenge_method": "S256",
         }
 
-    async def identify(self, *, code: str, verifier: str, nonce: str, answer: Mapping[str, str]) -> Identity:  # noqa: ARG002
+    async def identify(self, *, code: str, verifier: str, nonce: str, answer: Mapping[str, str]) -> Identity:
         """Return who the token reply's ``userInfo`` says it is."""
         form = {
             "grant_type": "authorization_code",

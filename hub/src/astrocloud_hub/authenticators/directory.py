@@ -17,14 +17,14 @@ from astrocloud_hub.language import current_language
 _PREFIX: Final = "/services/passport/api/internal"
 
 
-class Refused(PlatformError):
+class Refused(PlatformError):  # noqa: N818 - what the directory did
     """The directory refuses somebody; code and sentence are its own."""
 
     def __init__(self, code: str, *, detail: str) -> None:
         self._detail = detail
         super().__init__(code)
 
-    def sentence(self, language: str) -> str:  # noqa: ARG002 - asked for in the language of the request
+    def sentence(self, language: str) -> str:
         """Return the directory's sentence."""
         return self._detail
 

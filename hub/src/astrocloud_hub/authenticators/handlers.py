@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import structlog
 from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.handlers.login import LogoutHandler
-from tornado import web
+from tornado.web import RequestHandler
 
 from astrocloud.core.errors import PlatformError
 from astrocloud_hub.errors import HubError, Refusal
@@ -75,7 +75,7 @@ class PassportCallbackHandler(BaseHandler):
             raise Refusal(HubError("sign-in-failed"))
         self.redirect(self.kept.get("next") or self.get_next_url(user))
 
-    def append_query_parameters(self, url: str, exclude: Any = None) -> str:  # noqa: ARG002
+    def append_query_parameters(self, url: str, exclude: Any = None) -> str:
         """Return `url` as it is: code and state of the passport go nowhere else."""
         return url
 
@@ -123,7 +123,7 @@ class PassportLogoutHandler(LogoutHandler):
         self.redirect(self._away or self.base_url, permanent=False)
 
 
-HANDLERS: Final[list[tuple[str, type[web.RequestHandler]]]] = [
+HANDLERS: Final[list[tuple[str, type[RequestHandler]]]] = [
     (r"/oauth_login", PassportLoginHandler),
     (r"/oauth_callback", PassportCallbackHandler),
     (r"/logout", PassportLogoutHandler),

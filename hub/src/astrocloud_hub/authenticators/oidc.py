@@ -86,11 +86,11 @@ class OidcAuthenticator(PassportAuthenticator):
         claims = await self._verified(metadata, token, nonce=nonce)
         if not claims.get("name") or not claims.get("email"):
             claims = {**await self._userinfo(metadata, tokens, subject=claims["sub"]), **claims}
-        shown = {name: claims[name] for name in _CLAIMS if name in claims}
+        shown: dict[str, Any] = {name: claims[name] for name in _CLAIMS if name in claims}
         return Identity(issuer=issuer, subject=claims["sub"], claims=shown, id_token=token)
 
     async def sign_out_url(self, auth_state: Mapping[str, Any]) -> str:
-        """Return the provider's sign-out (OpenID Connect RP-Initiated Logout 1.0), which comes back to the front page."""
+        """Return the provider's sign-out (RP-Initiated Logout 1.0), which comes back to the front page."""
         try:
             endpoint = (await self.metadata()).get("end_session_endpoint")
         except HubError:

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, get_args
 Reason = Literal[
     "exited", "out-of-memory", "killed", "idle", "stopped", "disabled", "failed", "host-restart", "platform-stop"
 ]
-"""Why: it ended by itself; the kernel ended it for want of memory; something killed it; nothing happened in it for long;
-somebody stopped it; its person was disabled; it never came up; the machine, or the whole platform, went down."""
+"""Why: it ended by itself; the kernel ended it for want of memory; something killed it; nothing happened in it for
+long; somebody stopped it; its person was disabled; it never came up; the machine, or the whole platform, went down."""
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 """All reasons; each has a sentence ``servers.end-REASON`` in the words."""

@@ -16,6 +16,10 @@ from astrocloud_hub.spawners.models import Limits, Person
 from astrocloud_hub.spawners.sandbox import Bind, Programs, Sandbox, argv, argv_without_walls
 
 _LOG_TAIL_BYTES: Final = 1500
+_TRIED: Final = (
+    *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
+    *("--", "/bin/sh", "-c", "exit 0"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +129,7 @@ def walls_work(programs: Programs, *, as_root: bool) -> bool:
     user = [] if as_root else ["--unshare-user", "--uid", "12345", "--gid", "12345"]
     try:
         tried = subprocess.run(
-            [programs.bwrap, *user, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--ro-bind", "/", "/"]
-            + ["--proc", "/proc", "--dev", "/dev", "--", "/bin/sh", "-c", "exit 0"],
+            [programs.bwrap, *user, *_TRIED],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=10,

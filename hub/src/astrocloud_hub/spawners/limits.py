@@ -74,7 +74,10 @@ class ControlGroup:
 class Controller(Protocol):
     """A way to hold servers to their limits."""
 
-    kind: Kind
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        ...
 
     def make(self, name: str, limits: Limits) -> ControlGroup | None:
         """Return the control groups of a server about to start, `None` where rlimits must do. Raises `OSError`."""
@@ -85,7 +88,7 @@ class Rlimits:
 
     kind: Kind = "rlimit"
 
-    def make(self, name: str, limits: Limits) -> ControlGroup | None:  # noqa: ARG002
+    def make(self, name: str, limits: Limits) -> ControlGroup | None:
         """Return nothing: rlimits are set by the command itself."""
         return None
 

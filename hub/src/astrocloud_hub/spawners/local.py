@@ -120,7 +120,7 @@ class LocalSpawner(Spawner):
             self._asked = ("platform-stop", "")
 
     def get_state(self) -> dict[str, Any]:
-        """Return what is kept over a restart of the hub, and what the API tells of a server (``admin:server_state``)."""
+        """Return what is kept over a restart of the hub and told by the API (scope ``admin:server_state``)."""
         state: dict[str, Any] = super().get_state()
         if self._picked:
             state["picked"] = self._picked

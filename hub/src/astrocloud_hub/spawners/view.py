@@ -13,10 +13,11 @@ FOLDERS: Final = ("/home", "/project", "/archive", "/course", "/tutorials", "/ru
 """Folders that are there even when nothing is bound in them."""
 
 _ETC: Final = (
-    "alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies", "default/locale",
-    "fonts", "host.conf", "hosts", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "locale.conf",
-    "localtime", "magic", "mime.types", "nanorc", "nsswitch.conf", "pki/ca-trust", "pki/tls", "profile", "profile.d",
-    "protocols", "resolv.conf", "services", "skel", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vim", "xdg",
+    "alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies",
+    "default/locale", "fonts", "host.conf", "hosts", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
+    "locale.alias", "locale.conf", "localtime", "magic", "mime.types", "nanorc", "nsswitch.conf",
+    "pki/ca-trust", "pki/tls", "profile", "profile.d", "protocols", "resolv.conf", "services", "skel",
+    "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vim", "xdg",
 )  # fmt: skip
 """What of ``/etc`` programs need and nobody minds being read. Not ``ssl/private``, nor any password file."""
 
