@@ -109,7 +109,8 @@ def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
             "name": name,
             "url": runtime.services_url,
             "api_token": secrets.get(f"service-{name}").get_secret_value(),
-            "oauth_redirect_uri": f"{runtime.public_url}/services/{name}/oauth_callback",
+            # A path, not an address: the platform answers at localhost as well as at 127.0.0.1.
+            "oauth_redirect_uri": f"/services/{name}/oauth_callback",
             # Ours, on this origin: asking people whether they trust it would teach them to click.
             "oauth_no_confirm": True,
             "oauth_client_allowed_scopes": list(scopes),

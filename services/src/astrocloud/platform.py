@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from astrocloud.config import Config
 from astrocloud.core.database import open_database, sqlite_url, upgrade_database
-from astrocloud.core.layout import DataFolder, project_folder
+from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud.core.web import Service, build_app
@@ -52,11 +52,11 @@ class CatalogueMenu:
     """
 
     def __init__(self, *, config: Config, data: DataFolder) -> None:
-        from astrocloud.environments import EnvironmentBuilder, load_catalogue, load_tutorials
+        from astrocloud.environments import load_catalogue, load_tutorials, local_builder
 
         self._catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
         self._tutorials = load_tutorials(config.tutorials)
-        self._builder = EnvironmentBuilder(folder=data.environments, lab=project_folder("extensions"))
+        self._builder = local_builder(config, data)
         self._known: dict[str, tuple[float, str]] = {}
 
     def environments(self) -> "Sequence[Environment]":

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from astrocloud.config import Config
 from astrocloud.core.layout import DataFolder, project_folder
-from astrocloud.environments.builder import EnvironmentBuilder
+from astrocloud.environments.builder import local_builder
 from astrocloud.environments.catalogue import Catalogue, load_catalogue
 from astrocloud.environments.models import BuiltEnvironment, Environment, Progress
 
@@ -46,7 +46,7 @@ class LocalEnvironments:
 
     def __init__(self, *, config: Config, data: DataFolder) -> None:
         self._config = config
-        self._builder = EnvironmentBuilder(folder=data.environments, lab=project_folder("extensions"))
+        self._builder = local_builder(config, data)
         self._catalogue: Catalogue | None = None
 
     @property

@@ -3,12 +3,12 @@
 The rest of the platform uses what is named here::
 
     catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
-    builder = EnvironmentBuilder(folder=data.environments, lab=project_folder("extensions"))
+    builder = local_builder(config, data)
     built = await builder.ensure(catalogue.get("astro"), on_progress=print)
     built.python, built.path, built.base_prefix    # to start a server with; a sandbox shows both folders read-only
 """
 
-from astrocloud.environments.builder import EnvironmentBuilder, OnProgress, build_environment
+from astrocloud.environments.builder import EnvironmentBuilder, OnProgress, build_environment, local_builder
 from astrocloud.environments.catalogue import Catalogue, load_catalogue, load_environment, load_tutorials
 from astrocloud.environments.errors import BuildError, CatalogueError, UnknownEnvironment
 from astrocloud.environments.models import (
@@ -39,4 +39,5 @@ __all__ = [
     "load_catalogue",
     "load_environment",
     "load_tutorials",
+    "local_builder",
 ]

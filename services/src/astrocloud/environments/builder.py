@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from astrocloud.config import Config
+from astrocloud.core.layout import DataFolder, project_folder
 from astrocloud.environments import uv
 from astrocloud.environments.errors import BuildError
 from astrocloud.environments.interpreter import Interpreter, candidates, choose
@@ -444,6 +446,11 @@ class _Build:
                 return BuildError("environment-lock", environment=name, package=failed.package, lock=lock)
             case _:
                 return BuildError("environment-build", environment=name, reason=failed.reason, log=str(self._log))
+
+
+def local_builder(config: Config, data: DataFolder) -> EnvironmentBuilder:
+    """Return the builder of a platform on one machine: in its configured store, with the lab of this source tree."""
+    return EnvironmentBuilder(folder=config.environments.store or data.environments, lab=project_folder("extensions"))
 
 
 async def build_environment(

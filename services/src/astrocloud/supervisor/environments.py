@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from astrocloud.config import Config
-from astrocloud.core.layout import DataFolder, project_folder
-from astrocloud.environments import Catalogue, EnvironmentBuilder, Progress, load_catalogue
+from astrocloud.core.layout import DataFolder
+from astrocloud.environments import Catalogue, EnvironmentBuilder, Progress, load_catalogue, local_builder
 
 
 def catalogue_and_builder(config: Config, data: DataFolder) -> tuple[Catalogue, EnvironmentBuilder]:
     """Return what can be picked, and what makes it on this machine."""
     catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
-    folder = config.environments.store or data.environments
-    return catalogue, EnvironmentBuilder(folder=folder, lab=project_folder("extensions"))
+    return catalogue, local_builder(config, data)
 
 
 def list_environments(config: Config, data: DataFolder) -> list[dict[str, Any]]:
