@@ -275,6 +275,12 @@ class Platform:
         assert answer.status in {202, 204}, answer.text
         return until(lambda: (model := self.server(user, name)).get("stopped") and model, what="stopped")
 
+    def run_directly(self, user: str, code: str, name: str = "") -> str:
+        """Run Python in the server as `run` does, without the hub's help."""
+        path = f"/user/{user}/{name}/" if name else f"/user/{user}/"
+        document = Browser(self.url).open(f"{path}run", method="POST", data=code.encode()).json()
+        return f"!{document['error']}" if document["error"] else document["out"].strip()
+
     def run(self, user: str, code: str, name: str = "") -> str:
         """Run Python in the server's own process; return what it prints, or ``!`` and the error."""
         model = self.server(user, name)
