@@ -73,7 +73,7 @@ class EnvironmentBuilder:
     def ready(self, environment: Environment) -> BuiltEnvironment | None:
         """Return `environment` if it can be used as it is, else `None`. Quick: reads the stamp and the lab's source."""
         stamp = self._stamp(environment)
-        if stamp is None or stamp.get("lab") != self._lab_hash():
+        if stamp is None or stamp.get("lab") != self.lab_hash():
             return None
         return self._built(environment, stamp)
 
@@ -164,12 +164,18 @@ class EnvironmentBuilder:
         """The source folder or the wheel of ``astrocloud-lab``."""
         return self._lab
 
-    def write_stamp(self, environment: Environment, python: str, base_prefix: Path) -> BuiltEnvironment:
-        """Say that `environment` is complete, and return it."""
+    def lab_hash(self) -> str | None:
+        """Return the hash of the lab's source as it is now, or `None` when there is no lab."""
+        return source_hash(self._lab) if self._lab is not None else None
+
+    def write_stamp(
+        self, environment: Environment, python: str, base_prefix: Path, lab_hash: str | None
+    ) -> BuiltEnvironment:
+        """Say that `environment` is complete, with the lab of `lab_hash`, and return it."""
         stamp = {
             "environment": environment.id,
             "lock": environment.lock_hash,
-            "lab": self._lab_hash(),
+            "lab": lab_hash,
             "python": python,
             "interpreter": str((self.path(environment) / "bin" / "python").resolve()),
             "base_prefix": str(base_prefix),
@@ -202,9 +208,6 @@ class EnvironmentBuilder:
             base_prefix=Path(stamp["base_prefix"]),
             with_lab=stamp["lab"] is not None,
         )
-
-    def _lab_hash(self) -> str | None:
-        return source_hash(self._lab) if self._lab is not None else None
 
     @contextlib.asynccontextmanager
     async def _sole_builder(self, environment: Environment, tell: OnProgress) -> AsyncIterator[int]:
@@ -298,10 +301,12 @@ class _Build:
             else:
                 (self._path / STAMP).unlink()
             self._begin("finishing")
+            # Taken before it is built: a source that changes meanwhile is out of date, not up to date.
+            lab_hash = await asyncio.to_thread(self._builder.lab_hash)
             await self._add_lab()
             await asyncio.to_thread(make_readable, self._path)
             return await asyncio.to_thread(
-                self._builder.write_stamp, self._environment, str(stamp["python"]), Path(stamp["base_prefix"])
+                self._builder.write_stamp, self._environment, str(stamp["python"]), Path(stamp["base_prefix"]), lab_hash
             )
         except uv.UvFailed as err:
             raise self._error(err) from err
