@@ -88,7 +88,8 @@ function watchStart(section) {
     } else if (event.failed) {
       source.close();
       fail(event);
-    } else if (event.message) step(event);
+    } else if (event.message === "Server requested") step({ stage: "requested", message: told.requested });
+    else if (event.message) step(event);
   };
   source.onerror = () => {
     announce(told.lost);

@@ -71,8 +71,21 @@ function showServers(html) {
     const again = [...place.querySelectorAll("[aria-label]")].find((each) => each.getAttribute("aria-label") === focused);
     (again ?? place.querySelector("h2"))?.focus?.();
   }
+  followServers();
   const changed = [...states()].filter(([name, text]) => before.get(name) !== text).map(([, text]) => text);
   if (changed.length) announce(changed.join(". "));
+}
+
+/** Let the panels that start something say what would happen now. */
+function followServers() {
+  const told = document.querySelector("[data-servers]").dataset;
+  const active = new Set(told.active.split(" "));
+  for (const label of document.querySelectorAll("[data-start-label]")) {
+    label.textContent = active.has(label.dataset.startLabel) ? label.dataset.another : label.dataset.first;
+  }
+  const full = "full" in told;
+  for (const element of document.querySelectorAll("[data-room]")) element.hidden = full;
+  for (const element of document.querySelectorAll("[data-no-room]")) element.hidden = !full;
 }
 
 async function lookAgain() {
