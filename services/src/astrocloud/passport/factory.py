@@ -181,7 +181,13 @@ def external_issuer(config: Config) -> str:
     return str(passport.base_url).rstrip("/") if isinstance(passport, CstcloudPassport) else ""
 
 
-def open_directory(config: Config, data: DataFolder, *, public_url: str | None = None) -> Directory:
+def open_directory(
+    config: Config,
+    data: DataFolder,
+    *,
+    public_url: str | None = None,
+    clock: "Callable[[], datetime] | None" = None,
+) -> Directory:
     """Return the directory on the database in `data`, which is made or brought up to date first.
 
     Parameters
@@ -192,15 +198,17 @@ def open_directory(config: Config, data: DataFolder, *, public_url: str | None =
         The data folder, which is there.
     public_url
         The platform's address for links; by default what the running platform wrote down, else the configured one.
+    clock
+        Returns the time now; for tests.
     """
     engine = open_database(sqlite_url(data.databases))
     upgrade_database(engine)
     storage = Storage(engine)
     address = public_url or _public_url(config, data)
-    people = build_people(config=config, storage=storage, public_url=address)
+    people = build_people(config=config, storage=storage, public_url=address, clock=clock)
     return Directory(
         people=people,
-        accounts=build_accounts(config=config, storage=storage, people=people),
+        accounts=build_accounts(config=config, storage=storage, people=people, clock=clock),
         link_address=lambda secret: link_address(address, secret),
         issuer=external_issuer(config),
     )

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote_plus, urlencode
@@ -74,8 +73,7 @@ class OidcEndpoints:
     async def _authorize(self, request: web.Request) -> web.Response:
         """Answer an authorization request (Core 1.0, section 3.1.2): a code, an error, or the sign-in page first."""
         given = await read_form(request) if request.method == "POST" else query(request)
-        client = self._known_client(given)
-        del client
+        self._check_client(given)
         since = given.pop(_SINCE, "")
         asked = Request(method="GET", parameters=given)
         wrong = _unsupported(given) or self._provider.check_authorization(asked)
@@ -84,25 +82,27 @@ class OidcEndpoints:
         found = await self._doors.session(request)
         prompts = given.get("prompt", "").split()
         try:
-            fresh = found is not None and _is_fresh(found[0], given, prompts, since)
+            fresh = found is not None and _is_fresh(found[0], given, prompts, since, now_s=self._now_s())
         except ValueError:
             return self._back_with_error(given, _error("invalid_request", "max_age is not a number of seconds"))
         if found is None or not fresh:
             if "none" in prompts:
                 return self._back_with_error(given, _error("login_required", "somebody must sign in first"))
-            return see(_sign_in_first(given, prompts, again=found is not None))
+            return see(_sign_in_first(given, prompts, again=found is not None, now_s=self._now_s()))
         reply = await asyncio.to_thread(self._provider.authorize, asked, found[0])
         return self._redirect(given, reply.location)
 
-    def _known_client(self, given: Mapping[str, str]) -> Client:
-        """Return the client that asks. Nobody is redirected anywhere before it and its redirect URI are known good."""
+    def _now_s(self) -> float:
+        return float(self._provider.clock().timestamp())
+
+    def _check_client(self, given: Mapping[str, str]) -> None:
+        """Check the client that asks. Nobody is redirected anywhere before it and its redirect URI are known good."""
         for name, limit in _LONGEST.items():
             if len(given.get(name, "")) > limit:
                 raise RequestError("authorize-request", reason=f"{name} is longer than {limit} characters")
         client: Client | None = self._provider.query_client(given.get("client_id", ""))
         if client is None or not client.check_redirect_uri(given.get("redirect_uri", "")):
             raise RequestError("authorize-client")
-        return client
 
     def _back_with_error(self, given: Mapping[str, str], error: OAuth2Error) -> web.Response:
         found = {"error": error.error, "error_description": error.get_error_description()}
@@ -194,7 +194,7 @@ def _unsupported(given: Mapping[str, str]) -> OAuth2Error | None:
     return None
 
 
-def _is_fresh(session: Session, given: Mapping[str, str], prompts: Sequence[str], since: str) -> bool:
+def _is_fresh(session: Session, given: Mapping[str, str], prompts: Sequence[str], since: str, *, now_s: float) -> bool:
     """Whether the password was proved recently enough for this request. Raises `ValueError` for a bad number."""
     proved = session.auth_time.timestamp()
     if given.get("max_age"):
@@ -202,7 +202,7 @@ def _is_fresh(session: Session, given: Mapping[str, str], prompts: Sequence[str]
         if max_age_s < 0:
             raise ValueError
         # A sign-in that was made for this request is recent enough, however small max_age is.
-        needed = time.time() - max_age_s
+        needed = now_s - max_age_s
         if proved < (min(needed, int(since[:12])) if since else needed):
             return False
     if {"login", "select_account"} & set(prompts):
@@ -210,12 +210,12 @@ def _is_fresh(session: Session, given: Mapping[str, str], prompts: Sequence[str]
     return not since or proved >= int(since[:12])
 
 
-def _sign_in_first(given: Mapping[str, str], prompts: Sequence[str], *, again: bool) -> str:
+def _sign_in_first(given: Mapping[str, str], prompts: Sequence[str], *, again: bool, now_s: float) -> str:
     """Return the address of the sign-in page, from which the same request comes back, without ``prompt=login``."""
     kept = {name: value for name, value in given.items() if name != "prompt"}
     if rest := [prompt for prompt in prompts if prompt not in {"login", "select_account"}]:
         kept["prompt"] = " ".join(rest)
-    kept[_SINCE] = str(int(time.time()))
+    kept[_SINCE] = str(int(now_s))
     back = f"{PREFIX}/authorize?{urlencode(kept)}"
     return sign_in_address(back, **({"again": "1"} if again else {}))
 

@@ -11,7 +11,7 @@ from astrocloud.core.web import LANGUAGE_COOKIE
 from astrocloud.passport.errors import PasswordRefused
 from astrocloud.passport.models import Person, Session
 from astrocloud.passport.people import People
-from astrocloud.passport.web import PREFIX, Doors, form_errors, query, see, with_retry
+from astrocloud.passport.web import PREFIX, Doors, form_errors, query, see, texts, with_retry
 
 _FIELDS: Final = {
     "password-old": "old",
@@ -70,7 +70,7 @@ class AccountPages:
             person=person,
             sessions=sessions,
             this=session.public_id,
-            errors=errors or {},
+            errors=texts(errors),
             done=done,
             min_length=self._doors.accounts.password_min_length,
         )

@@ -11,7 +11,7 @@ from astrocloud.core.web import page
 from astrocloud.passport.api import PeopleApi, need_admin
 from astrocloud.passport.documents import PersonBody, parse
 from astrocloud.passport.people import People
-from astrocloud.passport.web import PREFIX, form_errors, see
+from astrocloud.passport.web import PREFIX, form_errors, see, texts
 
 _FIELDS: Final = {"username": "username", "email": "email", "group-unknown": "groups", "identity": "subject"}
 _DONE: Final = {"changed", "disabled", "enabled", "removed", "approved", "group-added", "group-removed"}
@@ -75,8 +75,8 @@ class PeoplePages:
             people=[person for person in people if person.status != "pending"],
             pending=[person for person in people if person.status == "pending"],
             groups=groups,
-            values=values or {},
-            errors=errors or {},
+            values=texts(values),
+            errors=texts(errors),
             link=link,
             link_for=link_for,
             done=done,
@@ -125,7 +125,7 @@ class PeoplePages:
             "passport/person.html",
             status=status,
             person=person,
-            errors=errors or {},
+            errors=texts(errors),
             link=link,
             done=done,
             embedded=self._embedded,

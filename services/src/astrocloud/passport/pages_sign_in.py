@@ -10,7 +10,7 @@ from astrocloud.core.errors import PlatformError
 from astrocloud.core.web import LANGUAGE_COOKIE, language_of, safe_next
 from astrocloud.passport.accounts import Opened
 from astrocloud.passport.errors import PasswordRefused
-from astrocloud.passport.web import PREFIX, Doors, form_errors, query, see, with_retry
+from astrocloud.passport.web import PREFIX, Doors, form_errors, query, see, texts, with_retry
 
 _LINK_FIELDS: Final = {"username": "username", "password-unlike": "again", "password": "password"}
 _REGISTER_FIELDS: Final = {**_LINK_FIELDS, "email": "email"}
@@ -56,7 +56,7 @@ class SignInPages:
             back=back,
             again=again,
             username=found[1].username if found else "",
-            errors={},
+            errors=texts(None),
             registration=accounts.registration,
         )
 
@@ -76,7 +76,7 @@ class SignInPages:
                 back=back,
                 again=fields.get("again") == "1",
                 username=username[:254],
-                errors=form_errors(request, err, {}),
+                errors=texts(form_errors(request, err, {})),
                 registration=accounts.registration,
             )
             return with_retry(response, err)
@@ -106,7 +106,7 @@ class SignInPages:
             request,
             "passport/link.html",
             status=status,
-            errors=errors or {},
+            errors=texts(errors),
             min_length=self._doors.accounts.password_min_length,
             **values,
         )
@@ -149,8 +149,8 @@ class SignInPages:
             request,
             "passport/register.html",
             status=status,
-            errors=errors or {},
-            values=values or {},
+            errors=texts(errors),
+            values=texts(values),
             min_length=self._doors.accounts.password_min_length,
         )
 

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -288,6 +289,11 @@ def field_of(err: PlatformError, fields: Mapping[str, str]) -> str | None:
 def form_errors(request: web.Request, err: PlatformError, fields: Mapping[str, str]) -> dict[str, str]:
     """Return the sentence of `err` at the field it is about, or at ``form`` when it is about none."""
     return {field_of(err, fields) or "form": err.sentence(language_of(request))}
+
+
+def texts(found: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return `found` for a template: a text that is not there is empty."""
+    return defaultdict(str, found or {})
 
 
 def with_retry(response: web.Response, err: PlatformError) -> web.Response:
