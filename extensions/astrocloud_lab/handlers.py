@@ -44,7 +44,7 @@ class OpenTutorialHandler(JupyterHandler):  # type: ignore[misc]
         """Copy if needed and redirect."""
         self.set_header("Cache-Control", "no-store")
         try:
-            tutorial = tutorials.check_id(self.get_query_argument("tutorial", ""))
+            tutorial = tutorials.check_id(self.get_query_argument("tutorial", "", strip=False))
             language = tutorials.check_language(self.get_query_argument("lang", self.words))
             if not self._on_purpose():
                 self._confirm(tutorial)

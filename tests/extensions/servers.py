@@ -287,7 +287,7 @@ def running(
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    log_path = folder / "server.log"
+    log_path = folder / f"server-{port}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [str(python), "-m", "astrocloud_lab.serve", "--allow-root", *arguments],

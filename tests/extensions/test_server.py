@@ -89,6 +89,10 @@ async def ask(server: Server, path: str, token: str | None = OWNER_TOKEN) -> tup
     """Return status, telling headers and body of an answer."""
     async with server.client(token) as client:
         async with client.get(path.format(home=str(server.home).strip("/")), allow_redirects=False) as answer:
+            if answer.status == 307:
+                # Held for an extension that was loaded for it: the client asks again.
+                assert answer.headers["Location"] == answer.url.raw_path_qs
+                return await ask(server, path, token)
             kept = ("Content-Type", "Content-Security-Policy", "X-JupyterHub-Version", "X-Content-Type-Options")
             headers = {name: answer.headers.get(name, "") for name in kept}
             headers["Location"] = VOLATILE.sub("~", answer.headers.get("Location", ""))
@@ -193,7 +197,7 @@ def test_untested_version_starts_stock(lab_python: Path, hub: StandInHub, tmp_pa
         "    v.TESTED = dict(v.TESTED, jupyter_server=('1.0',))\n"
     )
     log = run_to_stock(lab_python, tmp_path, hub, PYTHONPATH=str(site))
-    assert re.search(r"starting the stock server: UntestedVersion: jupyter_server \S+ was not tested", log)
+    assert re.search(r"starting the stock server: UntestedVersionError: jupyter_server \S+ was not tested", log)
     assert "Jupyter Server" in log
 
 
@@ -272,7 +276,7 @@ async def test_hub_is_asked_for_its_version_after_listening(lab_python: Path, hu
 async def test_server_listens_while_its_hub_is_away(lab_python: Path, hub: StandInHub, tmp_path: Path) -> None:
     away = f"http://127.0.0.1:{free_port()}/hub/api"
     with running(lab_python, tmp_path, hub, JUPYTERHUB_API_URL=away) as server:
-        assert (await ask(server, "api"))[0] == 200
+        assert (await ask(server, "api", None))[0] == 200
 
 
 async def test_activity_is_reported(lab_python: Path, hub: StandInHub, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ INTERPRETER_OPTIONS = ("-Xfrozen_modules=off",)
 """Options in a kernel's command that change nothing for a forked kernel."""
 
 
-class NotPrepared(Exception):
+class NotPreparedError(Exception):
     """This kernel cannot come from the parent; the text says why."""
 
 
@@ -41,7 +41,7 @@ def adopting() -> Iterator[None]:
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise NotPrepared(f"prctl: {os.strerror(ctypes.get_errno())}")
+        raise NotPreparedError(f"prctl: {os.strerror(ctypes.get_errno())}")
     try:
         yield
     finally:
@@ -100,7 +100,7 @@ def launcher_arguments(command: Sequence[str], executable: str) -> list[str]:
 
     Raises
     ------
-    NotPrepared
+    NotPreparedError
         If it is another program, another interpreter or has options of its own.
     """
     program = shutil.which(command[0]) or command[0]
@@ -108,12 +108,12 @@ def launcher_arguments(command: Sequence[str], executable: str) -> list[str]:
     if os.path.abspath(program) != os.path.abspath(executable):
         same_folder = os.path.dirname(os.path.abspath(program)) == os.path.dirname(executable)
         if not (same_folder and os.path.basename(program).startswith("python")):
-            raise NotPrepared(f"its interpreter is {program}")
+            raise NotPreparedError(f"its interpreter is {program}")
     rest = list(command[1:])
     while rest and rest[0] in INTERPRETER_OPTIONS:
         del rest[0]
     if rest[:2] != ["-m", "ipykernel_launcher"]:
-        raise NotPrepared("it is not started as 'python -m ipykernel_launcher'")
+        raise NotPreparedError("it is not started as 'python -m ipykernel_launcher'")
     return rest[2:]
 
 
@@ -141,7 +141,7 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
         try:
             with contextlib.ExitStack() as stack:
                 self.process = await self._fork(cmd, kwargs, stack)
-        except (NotPrepared, OSError) as reason:
+        except (NotPreparedError, OSError) as reason:
             self.log.info("Kernel is started without preparation: %s", reason)
             if parent.current() is None:
                 parent.start()
@@ -157,13 +157,13 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
         if running is None or running.stale():
             # Ready for the next kernel; this one would wait longer for it than for its own.
             parent.stop()
-            raise NotPrepared("nothing was prepared yet" if running is None else "packages have changed")
+            raise NotPreparedError("nothing was prepared yet" if running is None else "packages have changed")
         arguments = launcher_arguments(cmd, running.executable)
         names = differing(environ, running.environ)
         if names:
-            raise NotPrepared(f"it has its own {', '.join(names)}")
+            raise NotPreparedError(f"it has its own {', '.join(names)}")
         if os.path.exists(os.path.join(cwd, "matplotlibrc")):
-            raise NotPrepared("its folder has a matplotlibrc")
+            raise NotPreparedError("its folder has a matplotlibrc")
         # As jupyter_client.launcher does for a kernel that it starts.
         environ["JPY_PARENT_PID"] = str(os.getpid())
         null = stack.enter_context(open(os.devnull, "rb"))
@@ -172,7 +172,7 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
             answer = stack.enter_context(running.ask(arguments, environ, cwd, streams))
             reply = await self._answer(answer)
         if "error" in reply:
-            raise NotPrepared(f"the prepared kernel failed: {reply['error']}")
+            raise NotPreparedError(f"the prepared kernel failed: {reply['error']}")
         return ForkedProcess(int(reply["pid"]))
 
     @staticmethod
@@ -183,7 +183,7 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
             return 1 if name == "stdout" else 2
         if isinstance(given, int):
             if given < 0:
-                raise NotPrepared(f"its {name} is a pipe")
+                raise NotPreparedError(f"its {name} is a pipe")
             return given
         return int(given.fileno())
 
@@ -196,9 +196,9 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
                 while not received.endswith(b"\n"):
                     piece = await loop.sock_recv(answer, 4096)
                     if not piece:
-                        raise NotPrepared("the prepared kernel died while starting")
+                        raise NotPreparedError("the prepared kernel died while starting")
                     received += piece
         except TimeoutError:
-            raise NotPrepared(f"no kernel within {self.answer_timeout_s} s") from None
+            raise NotPreparedError(f"no kernel within {self.answer_timeout_s} s") from None
         reply: dict[str, Any] = json.loads(received)
         return reply

@@ -96,11 +96,16 @@ def build(argv: Sequence[str]) -> ServerApp:
     """
     with without_collection():
         import_server()
+        from jupyter_server.extension.application import _preparse_for_stopping_flags, _preparse_for_subcommand
         from jupyterhub.singleuser.extension import JupyterHubSingleUser
         from traitlets.config import Config
 
         from astrocloud_lab.lean.deferred import DeferringServerApp
 
+        # As launch_instance does: --help and --version are the single-user server's.
+        if _preparse_for_subcommand(JupyterHubSingleUser, list(argv)):
+            raise RuntimeError("a subcommand is asked for")
+        _preparse_for_stopping_flags(JupyterHubSingleUser, list(argv))
         config = Config(settings.default_config())
         check_hub_later(JupyterHubSingleUser)
         JupyterHubSingleUser.serverapp_class = DeferringServerApp

@@ -13,12 +13,12 @@ import asyncio
 import importlib
 import socket
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.serverapp import ServerApp
 from tornado import web
-from tornado.routing import Rule, AnyMatches
+from tornado.routing import AnyMatches, Rule
 from traitlets import Dict, Float, List, Unicode
 
 AT_START = ("astrocloud_lab", "jupyterhub", "jupyterlab", "jupyter_server_terminals")
@@ -26,10 +26,16 @@ AT_START = ("astrocloud_lab", "jupyterhub", "jupyterlab", "jupyter_server_termin
 ON_REQUEST: Mapping[str, tuple[str, ...]] = {
     "dask_labextension": ("dask/",),
     "jupyter_lsp": ("lsp/",),
-    "jupyter_server_proxy": ("proxy/", "server-proxy/"),
     "notebook_shim": ("tree/", "notebooks/"),
 }
-"""Extension -> first parts of the only addresses that it answers."""
+"""Extension -> first parts of all addresses that it answers.
+
+Not ``jupyter_server_proxy``, whose addresses other packages add to."""
+
+IN_A_THREAD: Mapping[str, tuple[str, ...]] = {"dask_labextension": ("distributed",)}
+"""Extension -> what to import in a thread before it, if not itself.
+
+dask_labextension makes a future at import, for which it needs the loop's thread."""
 
 
 class DeferringServerApp(ServerApp):  # type: ignore[misc]
@@ -70,12 +76,21 @@ class DeferringServerApp(ServerApp):  # type: ignore[misc]
         """Bind the port, and hold requests for extensions that are not there yet."""
         if getattr(self, "_waiting", None):
             self._load_lock = asyncio.Lock()
+            if "jupyter_lsp" in self._waiting:
+                self._tell_pages_where_files_are()
             self.web_app.settings["astrocloud_deferred"] = self
             # In front of the last rule, which answers 404 to everything.
             rules = self.web_app.wildcard_router.rules
             rules.insert(len(rules) - 1, Rule(AnyMatches(), HeldHandler))
             self.io_loop.call_later(self.extensions_wait_s, self._load_the_rest)
         super().init_httpserver()
+
+    def _tell_pages_where_files_are(self) -> None:
+        """Give pages what jupyter_lsp gives them, which may be loaded after the first page."""
+        root = Path(self.root_dir).resolve().as_uri()
+        page = self.web_app.settings.setdefault("page_config_data", {})
+        page.setdefault("rootUri", root)
+        page.setdefault("virtualDocumentsUri", f"{root.removesuffix('/')}/.virtual_documents")
 
     def _bind_http_server_tcp(self) -> bool:
         """Bind the port so that small messages leave at once.
@@ -105,7 +120,7 @@ class DeferringServerApp(ServerApp):  # type: ignore[misc]
             for name in self._waiting
             if any(path.startswith(start) for start in self.extensions_on_request.get(name, ()))
         ]
-        return named or list(self._waiting)
+        return named or [name for name in self._waiting if name not in self.extensions_on_request]
 
     async def load_waiting(self, names: list[str]) -> None:
         """Load extensions that waited, one after the other.
@@ -118,11 +133,12 @@ class DeferringServerApp(ServerApp):  # type: ignore[misc]
             async with self._load_lock:
                 if name not in self._waiting:
                     continue
-                try:
-                    await asyncio.to_thread(importlib.import_module, name)
-                except ImportError:
-                    # Reported below, as for any other extension.
-                    self.log.debug("%s cannot be imported", name)
+                for module in IN_A_THREAD.get(name, (name,)):
+                    try:
+                        await asyncio.to_thread(importlib.import_module, module)
+                    except Exception:
+                        # Imported again below, in the loop's thread, and reported there.
+                        self.log.debug("%s cannot be imported in a thread", module, exc_info=True)
                 self.jpserver_extensions[name] = True
                 if manager.add_extension(name, enabled=True):
                     manager.link_extension(name)
@@ -141,24 +157,19 @@ class HeldHandler(JupyterHandler):  # type: ignore[misc]
 
     async def prepare(self) -> None:
         """Wait, then answer."""
+        await super().prepare()
         server: DeferringServerApp = self.settings["astrocloud_deferred"]
-        path = self.request.path.removeprefix(self.base_url)
-        names = server.waiting_for(path)
-        if not names or not await self._known():
+        names = server.waiting_for(self.request.path.removeprefix(self.base_url))
+        # No one else than a signed-in person starts a load.
+        if not names or not self.current_user:
             raise web.HTTPError(404)
         await server.load_waiting(names)
+        if not self._answered_by_another():
+            raise web.HTTPError(404)
         if self.request.headers.get("Upgrade", "").lower() == "websocket":
             self.set_header("Retry-After", "1")
             raise web.HTTPError(503)
-        if self._answered_by_another():
-            self.redirect(self.request.uri, status=307)
-            return
-        raise web.HTTPError(404)
-
-    async def _known(self) -> bool:
-        """Return whether the request is a signed-in person's: no one else starts a load."""
-        user: Any = await self.identity_provider.get_user(self)
-        return user is not None
+        self.redirect(self.request.uri, status=307)
 
     def _answered_by_another(self) -> bool:
         delegate = self.application.find_handler(self.request)

@@ -85,7 +85,6 @@ def prepare_environment(environ: MutableMapping[str, str], *, stock: bool = Fals
 
     Notes
     -----
-
     ``JUPYTER_CONFIG_PATH``
         gets the platform's folders in front.
     ``JUPYTER_RUNTIME_DIR``

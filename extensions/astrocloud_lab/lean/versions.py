@@ -18,7 +18,7 @@ TESTED: Mapping[str, tuple[str, ...]] = {
 """Package -> its tested ``major.minor`` versions."""
 
 
-class UntestedVersion(RuntimeError):
+class UntestedVersionError(RuntimeError):
     """A package has a version that the lean start was not tested with."""
 
 
@@ -30,7 +30,7 @@ def installed() -> dict[str, str]:
 
     Raises
     ------
-    UntestedVersion
+    UntestedVersionError
         If one is not installed, or is not laid out so.
     """
     return {package: _version_of(package) for package in TESTED}
@@ -39,11 +39,11 @@ def installed() -> dict[str, str]:
 def _version_of(package: str) -> str:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise UntestedVersion(f"{package} is not installed")
+        raise UntestedVersionError(f"{package} is not installed")
     path = os.path.join(os.path.dirname(spec.origin), "_version.py")
     found = importlib.util.spec_from_file_location(f"_astrocloud_{package}_version", path)
     if found is None or found.loader is None or not os.path.exists(path):
-        raise UntestedVersion(f"{package} has no _version.py")
+        raise UntestedVersionError(f"{package} has no _version.py")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return str(module.__version__)
@@ -83,13 +83,13 @@ def check(versions: Mapping[str, str], extra: Mapping[str, tuple[str, ...]]) -> 
 
     Raises
     ------
-    UntestedVersion
+    UntestedVersionError
         Naming the package, its version and what is accepted.
     """
     for package, version in versions.items():
         accepted = TESTED[package] + extra.get(package, ())
         if ".".join(version.split(".")[:2]) not in accepted:
-            raise UntestedVersion(
+            raise UntestedVersionError(
                 f"{package} {version} was not tested with the lean start "
                 f"(tested: {', '.join(accepted)}); "
                 f"set ASTROCLOUD_LEAN_VERSIONS={package}=MAJOR.MINOR to try it"
