@@ -12,7 +12,7 @@ PLATFORM_FOLDERS = ("home", "project", "archive", "course", "tutorials", "tmp")
 """What of ``/`` concerns a person; the rest is the operating system's."""
 
 
-class PlatformContentsManager(AsyncLargeFileManager):  # type: ignore[misc]
+class PlatformContentsManager(AsyncLargeFileManager):
     """Files below ``/``, with a root listing that shows only the platform's folders.
 
     Only the listing of the root is shortened.  Any other path works as typed: what
@@ -26,9 +26,11 @@ class PlatformContentsManager(AsyncLargeFileManager):  # type: ignore[misc]
         help="Names listed in the root folder when it is '/'; the others are left out.",
     )
 
+    def _is_root(self, path: str) -> bool:
+        return not path.strip("/") and os.path.abspath(self.root_dir) == os.sep
+
     async def _dir_model(self, path: str, content: bool = True) -> dict[str, Any]:
         model: dict[str, Any] = await super()._dir_model(path, content=content)
-        is_root = not path.strip("/") and os.path.abspath(self.root_dir) == os.sep
-        if content and is_root:
+        if content and self._is_root(path):
             model["content"] = [one for one in model["content"] if one["name"] in self.root_names]
         return model

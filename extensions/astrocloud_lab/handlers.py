@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
-from tornado import web
+from tornado.web import authenticated
 
 from astrocloud_lab import tutorials
 from astrocloud_lab.words import Language, language_of, say
@@ -25,7 +25,7 @@ h1 {{ font-size: 1.4rem }} a {{ font-weight: 600 }} code {{ opacity: .7 }}
 """
 
 
-class OpenTutorialHandler(JupyterHandler):  # type: ignore[misc]
+class OpenTutorialHandler(JupyterHandler):
     """``GET astrocloud/tutorials/open?tutorial=ID&lang=en|zh[&fresh=1]``: open a person's copy.
 
     Redirects to the copy in the Lab.  Signed-in people only.  A GET, so that any page
@@ -39,7 +39,7 @@ class OpenTutorialHandler(JupyterHandler):  # type: ignore[misc]
         accepted = self.request.headers.get("Accept-Language") or os.environ.get("ASTROCLOUD_LANG")
         return language_of(asked or accepted)
 
-    @web.authenticated
+    @authenticated
     async def get(self) -> None:
         """Copy if needed and redirect."""
         self.set_header("Cache-Control", "no-store")
@@ -49,10 +49,9 @@ class OpenTutorialHandler(JupyterHandler):  # type: ignore[misc]
             if not self._on_purpose():
                 self._confirm(tutorial)
                 return
-            home = Path(os.path.expanduser("~"))
             copy = tutorials.open_copy(
                 source=tutorials.folder(),
-                home=home,
+                home=Path.home(),
                 tutorial=tutorial,
                 language=language,
                 fresh=self.get_query_argument("fresh", "") == "1",

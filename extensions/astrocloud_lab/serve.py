@@ -24,20 +24,26 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 
+def tell(text: str) -> None:
+    """Write a line to the server's log, before there is a logger."""
+    sys.stderr.write(f"astrocloud_lab: {text}\n")
+    sys.stderr.flush()
+
+
 def stock(argv: Sequence[str], reason: str) -> NoReturn:
     """Become the stock server, with the platform's settings.
 
     Descriptors opened here are closed by the exec, the bound port with them.
     """
-    print(f"astrocloud_lab: starting the stock server: {reason}", file=sys.stderr, flush=True)
+    tell(f"starting the stock server: {reason}")
     try:
         from astrocloud_lab.lean import settings
 
         settings.prepare_environment(os.environ, stock=True)
         os.chdir(os.path.expanduser("~"))
-    except Exception as error:
-        print(f"astrocloud_lab: without the platform's settings: {error}", file=sys.stderr, flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser", *argv])
+    except Exception as error:  # noqa: BLE001  # a server without settings is better than none
+        tell(f"without the platform's settings: {error}")
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser", *argv])  # noqa: S606
 
 
 def start_preparing() -> None:
@@ -78,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise  # --help, --version
         stop_preparing()
         stock(arguments, f"the lean start ended with {end.code}")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, stock may still work
         stop_preparing()
         stock(arguments, f"{type(error).__name__}: {error}")
     try:

@@ -352,9 +352,9 @@ def kernel_parent_pid(server: Server) -> int:
                 parent = int(re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])  # type: ignore[index]
             except OSError:
                 continue
-            if "kernels.forkserver" in command and parent == server.process.pid and os.getpgid(pid) == pid:
-                if os.getsid(pid) != pid:
-                    return pid
+            leads_group = os.getpgid(pid) == pid != os.getsid(pid)
+            if "kernels.forkserver" in command and parent == server.process.pid and leads_group:
+                return pid
         return 0
 
     return wait_for(found, "a kernel parent")

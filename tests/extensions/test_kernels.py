@@ -133,7 +133,8 @@ async def test_variables_and_time_zone_of_a_kernel_specification_apply(server: S
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 async def test_multiprocessing_works(server: Server, method: str) -> None:
     async with server.kernel() as kernel:
-        code = f"import multiprocessing\nwith multiprocessing.get_context('{method}').Pool(2) as pool: r = pool.map(abs, [-1, -2])"
+        code = "import multiprocessing as m\nwith m.get_context('METHOD').Pool(2) as pool: r = pool.map(abs, [-1, -2])"
+        code = code.replace("METHOD", method)
         await kernel.run(code)
         assert await kernel.value("r") == [1, 2]
 

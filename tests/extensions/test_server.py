@@ -87,7 +87,7 @@ def pair(
 
 async def ask(server: Server, path: str, token: str | None = OWNER_TOKEN) -> tuple[int, dict[str, str], str]:
     """Return status, telling headers and body of an answer."""
-    async with server.client(token) as client:
+    async with server.client(token) as client:  # noqa: SIM117
         async with client.get(path.format(home=str(server.home).strip("/")), allow_redirects=False) as answer:
             if answer.status == 307:
                 # Held for an extension that was loaded for it: the client asks again.

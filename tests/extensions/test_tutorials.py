@@ -26,7 +26,7 @@ def folder(server: Server) -> Iterator[Path]:
 
 async def opened(server: Server, query: str, token: str | None = OWNER_TOKEN, **headers: str) -> tuple[int, str, str]:
     """Return status, location and body."""
-    async with server.client(token) as client:
+    async with server.client(token) as client:  # noqa: SIM117
         async with client.get(f"{OPEN}?{query}", headers=headers, allow_redirects=False) as answer:
             return answer.status, answer.headers.get("Location", ""), await answer.text()
 

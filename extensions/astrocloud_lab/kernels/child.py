@@ -7,6 +7,7 @@ packages filled from the parent's environment.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import json
@@ -62,7 +63,7 @@ def reopen_streams() -> None:
     """Give Python's standard streams fresh buffers and the descriptors of this process."""
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         old = getattr(sys, f"__{name}__")
-        stream = open(
+        stream = open(  # noqa: SIM115  # lives as long as the process
             number,
             mode,
             encoding=old.encoding,
@@ -103,7 +104,7 @@ def run(answer: int, request_fd: int, *streams: int) -> int:
         app = IPKernelApp.instance(parent_handle=int(expected or 0))
         app.initialize(sys.argv[1:])
         reply = {"pid": os.getpid()}
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # told to the server, which starts another
         tell(answer, {"error": f"{type(error).__name__}: {error}"})
         return 1
     tell(answer, reply)
@@ -112,10 +113,8 @@ def run(answer: int, request_fd: int, *streams: int) -> int:
 
 def tell(answer: int, reply: dict[str, Any]) -> None:
     """Send the one line and close; a server that no longer listens is no error."""
-    try:
+    with contextlib.suppress(OSError):
         os.write(answer, json.dumps(reply).encode() + b"\n")
-    except OSError:
-        pass
     os.close(answer)
 
 

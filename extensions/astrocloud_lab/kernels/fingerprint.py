@@ -79,3 +79,8 @@ def watched_paths() -> list[str]:
 def take() -> Fingerprint:
     """Return the state of all watched paths: each with its time of change, -1 if absent."""
     return tuple((path, _modified_ns(path)) for path in watched_paths())
+
+
+def has_settings(folder: str) -> bool:
+    """Return whether a folder has settings that matplotlib reads if it is imported there."""
+    return os.path.exists(os.path.join(folder, "matplotlibrc"))

@@ -81,8 +81,8 @@ def import_quietly(name: str) -> None:
     try:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
-    except Exception as error:
-        print(
+    except Exception as error:  # noqa: BLE001  # a package may raise anything
+        print(  # noqa: T201  # its standard error is the server's log
             f"astrocloud_lab: {name} was not imported ahead: {type(error).__name__}: {error}",
             file=sys.stderr,
         )

@@ -148,7 +148,7 @@ _parent: KernelParent | None = None
 
 def start() -> KernelParent:
     """Start the parent unless there is one that can be used; return it."""
-    global _parent
+    global _parent  # noqa: PLW0603  # one a process
     if _parent is not None and (not _parent.alive() or _parent.stale()):
         stop()
     if _parent is None:
@@ -163,7 +163,7 @@ def current() -> KernelParent | None:
 
 def stop() -> None:
     """End the parent, if any."""
-    global _parent
+    global _parent  # noqa: PLW0603  # one a process
     if _parent is not None:
         _parent.stop()
     _parent = None

@@ -29,7 +29,7 @@ INTERPRETER_OPTIONS = ("-Xfrozen_modules=off",)
 
 
 class NotPreparedError(Exception):
-    """This kernel cannot come from the parent; the text says why."""
+    """A kernel cannot come from the parent; the text says why."""
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def differing(environ: Mapping[str, str], at_start: Mapping[str, str]) -> list[s
     return sorted(name for name in {*wanted, *at_start} if wanted.get(name) != at_start.get(name))
 
 
-class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
+class PreparedProvisioner(LocalProvisioner):
     """Starts Python kernels by forking a process that has imported what they need.
 
     Whatever stands against it (another interpreter or environment, packages
@@ -162,12 +162,13 @@ class PreparedProvisioner(LocalProvisioner):  # type: ignore[misc]
         names = differing(environ, running.environ)
         if names:
             raise NotPreparedError(f"it has its own {', '.join(names)}")
-        if os.path.exists(os.path.join(cwd, "matplotlibrc")):
+        if fingerprint.has_settings(cwd):
             raise NotPreparedError("its folder has a matplotlibrc")
         # As jupyter_client.launcher does for a kernel that it starts.
         environ["JPY_PARENT_PID"] = str(os.getpid())
-        null = stack.enter_context(open(os.devnull, "rb"))
-        streams = [null.fileno(), *(self._stream(kwargs, name) for name in ("stdout", "stderr"))]
+        null = os.open(os.devnull, os.O_RDONLY)
+        stack.callback(os.close, null)
+        streams = [null, *(self._stream(kwargs, name) for name in ("stdout", "stderr"))]
         with adopting():
             answer = stack.enter_context(running.ask(arguments, environ, cwd, streams))
             reply = await self._answer(answer)

@@ -79,7 +79,8 @@ class _LatePackage(ModuleType):
             raise AttributeError(name)
         self.__class__ = ModuleType  # type: ignore[assignment]
         spec = self.__spec__
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         spec.loader.exec_module(self)
         return getattr(self, name)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.serverapp import ServerApp
-from tornado import web
 from tornado.routing import AnyMatches, Rule
+from tornado.web import HTTPError
 from traitlets import Dict, Float, List, Unicode
 
 AT_START = ("astrocloud_lab", "jupyterhub", "jupyterlab", "jupyter_server_terminals")
@@ -38,7 +38,7 @@ IN_A_THREAD: Mapping[str, tuple[str, ...]] = {"dask_labextension": ("distributed
 dask_labextension makes a future at import, for which it needs the loop's thread."""
 
 
-class DeferringServerApp(ServerApp):  # type: ignore[misc]
+class DeferringServerApp(ServerApp):
     """A ServerApp that loads some extensions after it listens."""
 
     name = "jupyter-server"
@@ -67,7 +67,7 @@ class DeferringServerApp(ServerApp):  # type: ignore[misc]
         super().find_server_extensions()
         self._waiting: dict[str, bool] = {}
         now: dict[str, bool] = {}
-        for name, enabled in self.jpserver_extensions.items():
+        for name, enabled in self.jpserver_extensions.items():  # type: ignore[has-type]
             waits = enabled and name not in self.extensions_at_start
             (self._waiting if waits else now)[name] = enabled
         self.jpserver_extensions = now
@@ -147,7 +147,7 @@ class DeferringServerApp(ServerApp):  # type: ignore[misc]
                 del self._waiting[name]
 
 
-class HeldHandler(JupyterHandler):  # type: ignore[misc]
+class HeldHandler(JupyterHandler):
     """Holds a request that no handler answers until the extensions are there.
 
     Then the client is sent to the same address again (307 keeps method and body).
@@ -162,13 +162,13 @@ class HeldHandler(JupyterHandler):  # type: ignore[misc]
         names = server.waiting_for(self.request.path.removeprefix(self.base_url))
         # No one else than a signed-in person starts a load.
         if not names or not self.current_user:
-            raise web.HTTPError(404)
+            raise HTTPError(404)
         await server.load_waiting(names)
         if not self._answered_by_another():
-            raise web.HTTPError(404)
+            raise HTTPError(404)
         if self.request.headers.get("Upgrade", "").lower() == "websocket":
             self.set_header("Retry-After", "1")
-            raise web.HTTPError(503)
+            raise HTTPError(503)
         self.redirect(self.request.uri, status=307)
 
     def _answered_by_another(self) -> bool:
