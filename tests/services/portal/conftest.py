@@ -112,7 +112,7 @@ async def start_portal(data: DataFolder, config: Config | None = None) -> tuple[
     service = build_portal(config=config, runtime=runtime, secrets=secrets, data=data, engine=engine, menu=menu)
     app = build_app([service], config=config)
     app.router.add_routes(hub.routes())
-    app.router.add_get("/services/passport/ready", lambda _request: _ok())
+    app.router.add_get("/services/passport/ready", _ok)
 
     async def _dispose(_app: web.Application) -> None:
         engine.dispose()
@@ -124,7 +124,7 @@ async def start_portal(data: DataFolder, config: Config | None = None) -> tuple[
     return Portal(runtime.public_url, hub, menu, data), runner
 
 
-async def _ok() -> web.Response:
+async def _ok(_request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
