@@ -11,6 +11,7 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -57,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 def main():
     told = os.path.expanduser("~/stub.json")
     wanted = json.loads(pathlib.Path(told).read_text()) if os.path.exists(told) else {}
+    time.sleep(wanted.get("sleep", 0))
     if "exit" in wanted:
         print(wanted.get("words", ""), file=sys.stderr, flush=True)
         sys.exit(wanted["exit"])

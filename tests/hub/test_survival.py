@@ -113,7 +113,9 @@ def test_ended_servers_leave_no_process_and_no_control_group(platform: Platform)
     assert platform.records.read("ada", "") is None
     assert not [folder for folder in record.control_groups if os.path.exists(folder)]
     assert platform.hub is not None
-    children = subprocess.run(["ps", "-o", "stat=,cmd=", "--ppid", str(platform.hub.pid)], capture_output=True, text=True)
+    children = subprocess.run(
+        ["ps", "-o", "stat=,cmd=", "--ppid", str(platform.hub.pid)], capture_output=True, text=True
+    )
     assert "Z" not in {line.split()[0][0] for line in children.stdout.splitlines() if line.strip()}
 
 
@@ -123,7 +125,7 @@ def test_several_servers_of_one_person_up_to_the_limit(platform: Platform) -> No
         platform.start_server("ben", name)
     assert platform.run("ben", "print(1)", "three") == "1"
     answer = platform.api("POST", "/users/ben/servers/four", body={})
-    assert answer.status == 400
+    assert (answer.status, answer.json()["code"]) == (409, "server-limit")
     for name in ("", "two", "three"):
         platform.stop_server("ben", name)
 

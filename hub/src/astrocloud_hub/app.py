@@ -37,7 +37,8 @@ class AstrocloudHub(JupyterHub):
         for logger in (self.log, logging.getLogger("tornado"), logging.getLogger("traitlets")):
             logger.handlers = []
             logger.propagate = True
-            logger.addFilter(_without_sessions)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_without_sessions)
         logging.getLogger("alembic").setLevel(logging.WARNING)
 
     def init_db(self) -> None:

@@ -22,10 +22,8 @@ from astrocloud_hub.spawners.local import LocalSpawner
 TEMPLATES: Final = Path(__file__).with_name("templates")
 
 CSP: Final = (
-    # JupyterHub's own token and admin pages configure require.js inline; our pages have no script inline.
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
+    "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """The hub's pages are never framed: people's servers share their origin and could lay themselves over them."""
 
@@ -181,8 +179,9 @@ def _servers(c: HubConfig, config: Config, data: DataFolder) -> None:
     # A person's own mistakes must not end the hub for everybody.
     c.Spawner.consecutive_failure_limit = 0
     c.JupyterHub.allow_named_servers = True
-    # The default server is one besides the named ones.
-    c.JupyterHub.named_server_limit_per_user = max(config.servers.limit_per_person - 1, 1)
+    c.LocalSpawner.server_limit = config.servers.limit_per_person
+    # That one counts stopped servers, too; it only keeps their list from growing without end.
+    c.JupyterHub.named_server_limit_per_user = config.servers.limit_per_person + 50
     # A class that begins at the hour: a start is short and waits for the processor, not for the hub.
     c.JupyterHub.concurrent_spawn_limit = max(16, 8 * (os.cpu_count() or 1))
     c.JupyterHub.init_spawners_timeout = 10

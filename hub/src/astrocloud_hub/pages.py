@@ -83,10 +83,25 @@ class PlatformHandler:
             "request_id": getattr(self, "request_id", ""),
         }
 
+    async def send_event(self, event: dict[str, Any]) -> None:
+        """Tell a stage of a start; a failure with its code and sentence alone."""
+        if event.get("failed"):
+            names = [*self.path_args, *self.path_kwargs.values()]  # type: ignore[attr-defined]
+            user = self.find_user(names[0])  # type: ignore[attr-defined]
+            spawner = user.spawners.get(names[1] or "" if len(names) > 1 else "")
+            future = spawner._spawn_future if spawner is not None else None
+            error = future.exception() if future is not None and future.done() and not future.cancelled() else None
+            problem = problem_of(error)
+            if problem is not None:
+                event = {**event, "code": problem.code, "message": problem.sentence(current_language())}
+        await super().send_event(event)  # type: ignore[misc]
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with the code and the sentence of the error: a page for people, a problem document for programs."""
         error = (kwargs.get("exc_info") or (None, None, None))[1]
         problem = problem_of(error) or self._plain_problem(status_code)
+        # Tornado has dropped all headers by now.
+        self.set_header("X-Request-ID", getattr(self, "request_id", ""))  # type: ignore[attr-defined]
         if isinstance(self, APIHandler):
             self._write_problem(status_code, problem, error)
             return

@@ -4,6 +4,7 @@ The passport only answers "who is this?" with an issuer and a subject. Name, ids
 administrator come from the platform's own directory, then and every `auth_refresh_age` seconds while somebody is here.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,6 +94,9 @@ class PassportAuthenticator(OAuthenticator):
         )
         person = await self.directory.sign_in(issuer=identity.issuer, subject=identity.subject, claims=identity.claims)
         _log.info("signed-in", user=person["username"], issuer=identity.issuer)
+        user = handler.find_user(person["username"])
+        if user is not None:
+            _end_old_sessions(user, person, await user.get_auth_state() or {})
         return _model(person, id_token=identity.id_token)
 
     async def refresh_user(self, user: Any, handler: Any = None, **_kwargs: Any) -> Any:
@@ -111,6 +115,11 @@ class PassportAuthenticator(OAuthenticator):
             return False
         before = await user.get_auth_state() or {}
         model = _model(person, id_token=str(before.get("id_token") or ""))
+        if _end_old_sessions(user, person, before):
+            await user.save_auth_state(model["auth_state"])
+            by_cookie = handler is not None and handler._jupyterhub_user is user and not handler._token_authenticated
+            if by_cookie:
+                return False
         same = (
             before == model["auth_state"]
             and bool(user.admin) == model["admin"]
@@ -123,6 +132,20 @@ class PassportAuthenticator(OAuthenticator):
         return True
 
 
+def _end_old_sessions(user: Any, person: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Make the hub's cookies of all browsers worthless if the directory has ended their sessions; tell whether it has.
+
+    A new password ends the sessions that were there before. Tokens are ended by the passport itself, through the API.
+    """
+    ended = int(person.get("sessions_valid_after") or 0)
+    if not before or ended <= int(before.get("sessions_valid_after") or 0):
+        return False
+    user.orm_user.cookie_id = secrets.token_hex(16)
+    user.db.commit()
+    _log.info("sessions-ended", user=user.name)
+    return True
+
+
 def _model(person: Mapping[str, Any], *, id_token: str) -> dict[str, Any]:
     kept = {name: person[name] for name in ("username", "uid", "gid", "groups")}
     return {
@@ -130,5 +153,10 @@ def _model(person: Mapping[str, Any], *, id_token: str) -> dict[str, Any]:
         "admin": bool(person.get("admin")),
         "groups": sorted(str(group["name"]) for group in person.get("groups") or ()),
         # No access token: nothing here calls the passport for a person later.
-        "auth_state": {"person": kept, "language": person.get("language") or "en", "id_token": id_token},
+        "auth_state": {
+            "person": kept,
+            "language": person.get("language") or "en",
+            "id_token": id_token,
+            "sessions_valid_after": int(person.get("sessions_valid_after") or 0),
+        },
     }

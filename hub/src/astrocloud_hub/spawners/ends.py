@@ -11,7 +11,7 @@ Reason = Literal[
 long; somebody stopped it; its person was disabled; it never came up; the machine, or the whole platform, went down."""
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
-"""All reasons; each has a sentence ``servers.end-REASON`` in the words."""
+"""All reasons; each has the texts ``portal.end-REASON`` and ``portal.next-REASON``."""
 
 _KILLED: Final = 128 + 9
 

@@ -50,6 +50,7 @@ class LocalSpawner(Spawner):
     ready_timeout_s = Integer(120, help="How long a server may take until it accepts connections, in seconds.").tag(
         config=True
     )
+    server_limit = Integer(3, help="How many servers one person may run at once.").tag(config=True)
     stop_grace_s = Float(8.0, help="How long a server may take to end by itself, in seconds.").tag(config=True)
     as_root = Bool(help="Whether people have user ids of their own on this machine.").tag(config=True)
 
@@ -177,6 +178,7 @@ class LocalSpawner(Spawner):
         source: EnvironmentSource = self.environment_source
         self._stages.tell("checking", 2)
         options = read_options(self.user_options, source.catalogue)
+        self._check_limit()
         state = await self.user.get_auth_state() or {}
         person = Person.from_document(state.get("person") or {})
         self._picked = {
@@ -209,6 +211,13 @@ class LocalSpawner(Spawner):
         self._watch()
         _log.info("server-started", user=self.user.name, server=self.name, walls=programs is not None, **self._picked)
         return ("127.0.0.1", self.port)
+
+    def _check_limit(self) -> None:
+        """Raise `HubError` ``server-limit`` when the person runs as many servers as allowed."""
+        running = sorted(name for name, other in self.user.spawners.items() if other.active and other is not self)
+        if len(running) >= self.server_limit:
+            names = ", ".join(name or "default" for name in running)
+            raise HubError("server-limit", limit=self.server_limit, running=names)
 
     async def _programs(self) -> Programs | None:
         """Return what makes the sandbox, `None` if there may be none. Raises `HubError` ``isolation-missing``."""
