@@ -193,6 +193,33 @@ class Environments(Block):
     """Whether a missing environment is made when the platform starts (in the background), not at its first use."""
 
 
+class Vospace(Block):
+    """Files by VOSpace."""
+
+    authority: str = Field(default="astrocloud.local", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The authority in node URIs, ``vos://AUTHORITY~vospace/…``: the platform's registered IVOA authority, if any."""
+    aliases: tuple[str, ...] = ("cadc.nrc.ca~arc",)
+    """Other authorities that mean this service; ``cadc.nrc.ca~arc`` is what the client ``vos`` writes for ``arc:``."""
+    home_quota_bytes: int = Field(default=200 * 2**30, ge=0)
+    """How much a person's home may hold, in bytes; 0: any."""
+    home_quota_files: int = Field(default=2_000_000, ge=0)
+    """How many files and folders a person's home may hold; 0: any."""
+    project_quota_bytes: int = Field(default=2 * 2**40, ge=0)
+    """How much a group's project folder may hold, in bytes; 0: any."""
+    project_quota_files: int = Field(default=10_000_000, ge=0)
+    """How many files and folders a group's project folder may hold; 0: any."""
+    upload_limit_bytes: int = Field(default=0, ge=0)
+    """The largest file that is taken, in bytes; 0: any."""
+    preauth_lifetime_s: int = Field(default=1800, ge=30, le=86400)
+    """How long a pre-authorised address of a transfer works, in seconds."""
+    scan_interval_s: int = Field(default=6 * 3600, ge=60)
+    """How long the walk that counts what notebooks wrote rests between two rounds, in seconds."""
+    bytes_url: AnyHttpUrl | None = None
+    """Where pre-authorised addresses of bytes begin, when they have a way around the platform's proxy."""
+    transfer_networks: tuple[str, ...] = ()
+    """Private networks (as ``10.1.0.0/16``) that transfers may fetch from and send to; public addresses always may be."""
+
+
 class Logging(Block):
     """What is logged."""
 
@@ -219,6 +246,8 @@ class Config(Block):
     """The environments a person can pick."""
     tutorials: Path | None = None
     """The folder of tutorials; by default the project's ``notebooks``."""
+    vospace: Vospace = Vospace()
+    """Files by VOSpace."""
     logging: Logging = Logging()
     """What is logged."""
 

@@ -29,7 +29,7 @@ metadata: Final = MetaData(
 )
 """All tables of all services."""
 
-OWNERS: Final = ("passport", "portal")
+OWNERS: Final = ("passport", "portal", "vospace")
 """Services that have tables."""
 
 

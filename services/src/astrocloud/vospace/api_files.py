@@ -1,0 +1,206 @@
+"""``/files``: the bytes of a node at its own path, and at pre-authorised addresses (``/files/preauth:…/PATH``)."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import web
+
+from astrocloud.vospace import archives, digests
+from astrocloud.vospace.api import PREFIX, Door, answering, path_of
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.models import NodePath, Person
+from astrocloud.vospace.opening import OpenFile
+from astrocloud.vospace.preauth import PREFIX as PREAUTH
+from astrocloud.vospace.preauth import Signer
+from astrocloud.vospace.receiving import Receiver
+from astrocloud.vospace.sending import check_conditions, file_response
+from astrocloud.vospace.uploads import Upload, etag
+
+_FILES: Final = f"{PREFIX}/files"
+
+
+async def _expect_later(_request: web.Request) -> None:
+    """Say ``100 Continue`` only when the upload has been let in, not before the handler runs as is the default."""
+
+
+class FilesApi:
+    """Bytes over HTTP.
+
+    Parameters
+    ----------
+    door
+        Who asks.
+    nodes
+        The rules.
+    signer
+        Checks pre-authorised addresses.
+    executor
+        Worker threads.
+    """
+
+    def __init__(self, *, door: Door, nodes: Nodes, signer: Signer, executor: Executor) -> None:
+        self._door = door
+        self._nodes = nodes
+        self._signer = signer
+        self._executor = executor
+
+    def routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Return the routes."""
+        path = f"{_FILES}/{{path:.*}}"
+        return [
+            web.get(path, answering(self._get)),
+            web.put(path, answering(self._put), expect_handler=_expect_later),
+            web.delete(path, answering(self._delete)),
+        ]
+
+    async def _who(self, request: web.Request) -> tuple[Person, NodePath, str | None]:
+        """Return whose permissions hold, the path, and the view that a pre-authorised address is bound to."""
+        first, _, rest = request.rel_url.raw_path[len(_FILES) + 1 :].partition("/")
+        first = first.replace("%3A", ":").replace("%3a", ":")
+        if first.startswith(PREAUTH):
+            path = NodePath.from_url(rest)
+            user, view = self._signer.check(first, method=request.method, path=path)
+            return await self._door.named(user), path, view
+        person = await self._door.person(request, write=request.method not in {"GET", "HEAD"})
+        return person, path_of(request, _FILES), None
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        person, path, view = await self._who(request)
+        form = view or request.query.get("view")
+        if form in archives.TYPES:
+            return await self._archive(request, person, path, form)
+        file: OpenFile = await self._door.run(self._nodes.open, person, path)
+        with os.fdopen(file.descriptor, "rb", buffering=0) as source:
+            response = file_response(request, file, source)
+            await response.prepare(request)
+            return response
+
+    async def _archive(self, request: web.Request, person: Person, path: NodePath, form: str) -> web.StreamResponse:
+        """Send a folder as one archive, made while it is sent."""
+        pieces: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=2)
+        loop = asyncio.get_running_loop()
+        gone = threading.Event()
+
+        def send(piece: bytes) -> None:
+            if gone.is_set():
+                raise ConnectionResetError("the client went")
+            asyncio.run_coroutine_threadsafe(pieces.put(piece), loop).result()
+
+        def work() -> None:
+            outcome: BaseException | None = None
+            try:
+                self._nodes.archive(person, path, form, send)
+            except BaseException as err:  # noqa: BLE001 - handed to the request, which raises it
+                outcome = err
+            asyncio.run_coroutine_threadsafe(pieces.put(outcome), loop).result()
+
+        # A thread of its own: it lives as long as the client reads, and would hold a worker's place.
+        thread = threading.Thread(target=work, name="vospace-archive", daemon=True)
+        thread.start()
+        piece = await pieces.get()
+        try:
+            if isinstance(piece, BaseException):
+                raise piece
+            name = quote(f"{path.shown_name or 'all'}.{form}", safe="")
+            headers = {
+                "Content-Type": archives.TYPES[form],
+                "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+            }
+            response = web.StreamResponse(headers=headers)
+            await response.prepare(request)
+            while isinstance(piece, bytes):
+                await response.write(piece)
+                piece = await pieces.get()
+            if piece is not None:
+                # Headers are out: only a cut connection tells that the archive is not whole.
+                if request.transport is not None:
+                    request.transport.abort()
+                raise piece
+            await response.write_eof()
+            return response
+        finally:
+            gone.set()
+            while isinstance(piece, bytes):
+                piece = await pieces.get()
+
+    async def _put(self, request: web.Request) -> web.StreamResponse:
+        person, path, _view = await self._who(request)
+        announced = digests.announced(request.headers)
+        length = request.content_length
+        if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+            length = 0
+        if "Content-Range" in request.headers:
+            raise invalid_argument("a PUT replaces the whole file; parts of it are sent by the resumable upload")
+        if length == 0 and request.headers.get("x-total-length", "0") != "0":
+            # CADC's clients ask so whether a file can be sent in segments. Not here: they send it whole then.
+            return web.Response(status=200)
+        upload = await self._door.run(self._nodes.begin_upload, person, path, length=length)
+        receiver = Receiver(
+            upload=upload,
+            nodes=self._nodes,
+            executor=self._executor,
+            limit_bytes=self._door.settings.upload_limit_bytes,
+        )
+        created = upload.created
+        status = await self._receive(request, upload, receiver, announced, length)
+        headers = {"ETag": status, **digests.headers_of(receiver.md5)}
+        return web.Response(status=201 if created else 200, headers=headers)
+
+    async def _receive(
+        self,
+        request: web.Request,
+        upload: Upload,
+        receiver: Receiver,
+        announced: dict[str, bytes],
+        length: int | None,
+    ) -> str:
+        """Take the body into its place; return the new entity tag. Whatever fails leaves the old file as it was."""
+        old = upload.replaced
+        accounted = committed = False
+        commit: asyncio.Future[os.stat_result] | None = None
+        try:
+            tag = old.etag if old is not None else None
+            check_conditions(request, tag=tag, modified_s=int(old.status.st_mtime) if old is not None else None)
+            await self._door.run(receiver.open_account, length)
+            accounted = True
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0
+            wants_none = "md5=0" in request.headers.get("Want-Repr-Digest", "").replace(" ", "")
+            algorithms = {*announced} if wants_none else {*announced, "md5"}
+            await receiver.receive(request, algorithms=algorithms, length=length)
+            receiver.check(announced)
+            commit = asyncio.ensure_future(
+                self._door.run(
+                    upload.commit,
+                    md5=receiver.md5,
+                    must_be_new=request.headers.get("If-None-Match", "").strip() == "*",
+                    must_match=tag if "If-Match" in request.headers else None,
+                )
+            )
+            # Not to be stopped half-way: whether it happened must be known here.
+            done = await asyncio.shield(commit)
+            committed = True
+        finally:
+            if commit is not None and not commit.done():
+                await asyncio.wait([commit])
+            committed = committed or (commit is not None and commit.exception() is None)
+            if not committed:
+                await self._door.run(upload.abandon)
+            if accounted:
+                await self._door.run(receiver.close_account, committed=committed)
+        return etag(done)
+
+    async def _delete(self, request: web.Request) -> web.StreamResponse:
+        person, path, _view = await self._who(request)
+        node = await self._door.run(self._nodes.get, person, path, "min")
+        if node.kind == "ContainerNode":
+            raise Fault("vospace-type-not-supported", uri=str(path), type="a folder; delete it at /nodes")
+        await self._door.run(self._nodes.delete, person, path)
+        return web.Response(status=200)

@@ -1,0 +1,111 @@
+"""What is kept with a file in extended attributes: a client's properties, and the MD5 with what it was computed for."""
+
+import errno
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from astrocloud.vospace import posix
+from astrocloud.vospace.errors import Fault, invalid_argument
+
+PROPERTIES: Final = "user.astrocloud.vospace"
+MD5: Final = "user.astrocloud.md5"
+
+PROPERTIES_LIMIT_BYTES: Final = 3500
+"""All properties of one node together, as they are kept: ext4 has one block of 4 kB for them."""
+
+_ABSENT: Final = {errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM}
+_STAMP: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]+) ([0-9]+) (-?[0-9]+)\Z")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a client gave with a node and the file system has no place of its own for."""
+
+    kind: str | None = None
+    """The type it was created with, when that is not the plain one."""
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+def read_kept(path: str) -> Kept:
+    """Return what is kept with the file at `path`, which may be nothing."""
+    try:
+        value = os.getxattr(path, PROPERTIES, follow_symlinks=posix.is_descriptor(path))
+    except OSError as err:
+        if err.errno in _ABSENT:
+            return Kept()
+        raise
+    try:
+        document = json.loads(value)
+        # The owner can write anything here: what does not fit is as good as absent.
+        properties = {str(uri): str(text) for uri, text in document["properties"].items()}
+        return Kept(document.get("kind"), properties)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Kept()
+
+
+def write_kept(path: str, kept: Kept) -> None:
+    """Keep `kept` with the file at `path`.
+
+    Raises
+    ------
+    Fault
+        ``InvalidArgument`` when it is more than the file system takes, ``OperationNotSupported`` when it keeps nothing.
+    """
+    if not kept.kind and not kept.properties:
+        try:
+            os.removexattr(path, PROPERTIES, follow_symlinks=posix.is_descriptor(path))
+        except OSError as err:
+            if err.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
+                raise
+        return
+    document = {"kind": kept.kind, "properties": kept.properties}
+    value = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    too_long = invalid_argument(
+        f"the properties take {len(value)} bytes together; at most {PROPERTIES_LIMIT_BYTES} fit with a file"
+    )
+    if len(value) > PROPERTIES_LIMIT_BYTES:
+        raise too_long
+    try:
+        os.setxattr(path, PROPERTIES, value, follow_symlinks=posix.is_descriptor(path))
+    except OSError as err:
+        if err.errno in {errno.ENOSPC, errno.E2BIG, errno.ERANGE}:
+            raise too_long from err
+        if err.errno == errno.EOPNOTSUPP:
+            raise Fault("vospace-operation-not-supported", what="properties on this file system") from err
+        raise
+
+
+def read_md5(path: str, status: os.stat_result) -> str | None:
+    """Return the MD5 of the file at `path` in hexadecimal, or `None` when it is not known for these very bytes.
+
+    Parameters
+    ----------
+    status
+        The file's status now: inode, size and modification time must be those for which the sum was computed.
+    """
+    try:
+        match = _STAMP.match(os.getxattr(path, MD5, follow_symlinks=posix.is_descriptor(path)))
+    except OSError as err:
+        if err.errno in _ABSENT:
+            return None
+        raise
+    if match is None:
+        return None
+    stamp = tuple(map(int, match.groups()[1:]))
+    return match[1].decode() if stamp == (status.st_ino, status.st_size, status.st_mtime_ns) else None
+
+
+def write_md5(path: str, status: os.stat_result, md5: str) -> None:
+    """Keep the sum `md5` with the file at `path`, valid as long as `status` is.
+
+    A file system that cannot is no error.
+    """
+    value = f"{md5} {status.st_ino} {status.st_size} {status.st_mtime_ns}".encode()
+    try:
+        os.setxattr(path, MD5, value, follow_symlinks=posix.is_descriptor(path))
+    except OSError as err:
+        if err.errno not in {errno.EOPNOTSUPP, errno.ENOSPC, errno.EACCES, errno.EPERM}:
+            raise

@@ -1,0 +1,152 @@
+"""Copying a node with all below it: beside its place under a hidden name, then into it in one step."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from typing import Final
+
+from astrocloud.vospace import attributes, posix
+from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.identity import Identity
+from astrocloud.vospace.models import NodePath, is_hidden
+from astrocloud.vospace.storage import (
+    Tree,
+    empty_and_remove,
+    hidden_name,
+    lock,
+    new_mode,
+    refusal,
+    sync_folder,
+)
+
+_STEP: Final = 1 << 26
+"""How much is asked of the kernel at once, in bytes."""
+
+
+def copy(tree: Tree, source: NodePath, target: NodePath, *, identity: Identity) -> None:
+    """Make `target` a copy of `source`; called inside `identity.acting_as`.
+
+    Nobody sees the copy before all of it is there. Links are copied as links; devices and pipes are left out.
+
+    Raises
+    ------
+    Fault
+        ``DuplicateNode``, ``PermissionDenied``, ``NodeNotFound``, ``ContainerNotFound``.
+    """
+    with tree.place(source) as old, tree.place(target) as new:
+        try:
+            os.stat(new.name, dir_fd=new.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        except OSError as err:
+            raise tree.refusal(err, target) from err
+        else:
+            raise tree.creation_refusal(FileExistsError(errno.EEXIST, ""), target)
+        hidden = hidden_name(new.name)
+        try:
+            try:
+                _copy(old.folder, old.name, new.folder, hidden)
+            except PermissionError as err:
+                raise Fault("vospace-permission-denied", uri=f"{source} -> {target}") from err
+            except FileNotFoundError as err:
+                raise tree.refusal(err, source) from err
+            except OSError as err:
+                raise refusal(err, target) from err
+            try:
+                posix.rename_new(hidden, new.folder, new.name, new.folder)
+            except OSError as err:
+                raise tree.creation_refusal(err, target) from err
+        except BaseException:
+            _discard(new.folder, hidden)
+            raise
+        sync_folder(new.folder)
+
+
+def _discard(folder: int, hidden: bytes) -> None:
+    with suppress(OSError):
+        if stat.S_ISDIR(os.stat(hidden, dir_fd=folder, follow_symlinks=False).st_mode):
+            empty_and_remove(folder, hidden)
+        else:
+            os.unlink(hidden, dir_fd=folder)
+
+
+def _copy(folder: int, name: bytes, new_folder: int, new_name: bytes) -> None:
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        status = os.fstat(descriptor)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFLNK:
+            os.symlink(os.readlink(b"", dir_fd=descriptor), new_name, dir_fd=new_folder)
+        elif kind == stat.S_IFREG:
+            _copy_file(descriptor, new_folder, new_name)
+        elif kind == stat.S_IFDIR:
+            _copy_folder(descriptor, new_folder, new_name)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_folder(place: int, new_folder: int, new_name: bytes) -> None:
+    mode = new_mode(new_folder)
+    os.mkdir(new_name, 0o700 if mode is not None else 0o777, dir_fd=new_folder)
+    inner = os.open(new_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new_folder)
+    try:
+        if is_hidden(new_name):
+            lock(inner)
+        if mode is not None:
+            os.fchmod(inner, mode | (os.fstat(inner).st_mode & stat.S_ISGID))
+        folder = os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for child in map(os.fsencode, os.listdir(folder)):
+                if not is_hidden(child):
+                    _copy(folder, child, inner, child)
+        finally:
+            os.close(folder)
+        _copy_kept(place, inner)
+        os.fsync(inner)
+    finally:
+        os.close(inner)
+
+
+def _copy_file(place: int, new_folder: int, new_name: bytes) -> None:
+    old = os.open(posix.proc_path(place), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        mode = new_mode(new_folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        new = os.open(new_name, flags, 0o600 if mode is not None else 0o666, dir_fd=new_folder)
+        try:
+            if is_hidden(new_name):
+                lock(new)
+            before = os.fstat(old)
+            if mode is not None:
+                os.fchmod(new, (mode & 0o666) | (before.st_mode & 0o100))
+            _copy_bytes(old, new)
+            _copy_kept(place, new)
+            after = os.fstat(old)
+            os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+            md5 = attributes.read_md5(posix.proc_path(place), before)
+            if md5 and (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size):
+                attributes.write_md5(posix.proc_path(new), os.fstat(new), md5)
+            os.fsync(new)
+        finally:
+            os.close(new)
+    finally:
+        os.close(old)
+
+
+def _copy_bytes(old: int, new: int) -> None:
+    """Copy all bytes inside the kernel; file systems that can share blocks do."""
+    try:
+        while os.copy_file_range(old, new, _STEP):
+            pass
+    except OSError as err:
+        if err.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+            raise
+        while os.sendfile(new, old, None, _STEP):
+            pass
+
+
+def _copy_kept(place: int, new: int) -> None:
+    kept = attributes.read_kept(posix.proc_path(place))
+    if kept.kind or kept.properties:
+        attributes.write_kept(posix.proc_path(new), kept)

@@ -1,0 +1,537 @@
+"""The rules of VOSpace over the file tree: what can be read, made, changed, moved, copied and removed, and by whom.
+
+Everything is synchronous and for worker threads; nothing here knows HTTP. The kernel decides who may (`acting_as`);
+what is decided here besides is what the kernel does not know: the standard's faults, locks, quotas.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from astrocloud.vospace import acl, archives, attributes, copying, listing, posix, rights
+from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.gate import Gate
+from astrocloud.vospace.identity import acting_as
+from astrocloud.vospace.models import (
+    CONTAINER,
+    DATA,
+    FILE_TYPES,
+    GROUP_READ,
+    GROUP_WRITE,
+    IS_LOCKED,
+    IS_PUBLIC,
+    LINK,
+    NODE_TYPES,
+    PUBLIC_READ,
+    READ_ONLY,
+    RIGHTS,
+    USER_READ,
+    USER_WRITE,
+    Authority,
+    Node,
+    NodePath,
+    NodeRequest,
+    Person,
+)
+from astrocloud.vospace.opening import OpenFile, open_file
+from astrocloud.vospace.people import Owners
+from astrocloud.vospace.reading import Reader, Usage, readable
+from astrocloud.vospace.storage import Tree, measure
+from astrocloud.vospace.uploads import Upload, begin
+
+
+class Quotas(Protocol):
+    """Who has used how much, and may use how much."""
+
+    def charge(self, top: NodePath, *, size: int, files: int) -> None:
+        """Count `size` more bytes and `files` more files below `top`; negative ones give back.
+
+        Raises
+        ------
+        Fault
+            ``QuotaExceeded``, and nothing is counted.
+        """
+
+    def usage(self, top: NodePath) -> Usage | None:
+        """Return what is used below `top`, or `None` where there is no quota."""
+
+
+class Nodes:
+    """The nodes of one file tree.
+
+    Parameters
+    ----------
+    tree
+        The files.
+    authority
+        How URIs are written and read.
+    owners
+        Names behind numbers.
+    quotas
+        Who may use how much.
+    gate
+        What the kernel cannot decide when the platform cannot act as others.
+    """
+
+    def __init__(self, *, tree: Tree, authority: Authority, owners: Owners, quotas: Quotas, gate: Gate) -> None:
+        self.tree = tree
+        self.authority = authority
+        self._owners = owners
+        self._quotas = quotas
+        self._gate = gate
+        self._indexes = listing.NameIndexes()
+
+    @contextmanager
+    def _as(self, person: Person, path: NodePath, want: int) -> Iterator[None]:
+        self.tree.open()  # as the platform: people need not be able to reach the data folder by its path
+        self._gate.check(person, path, want)
+        with acting_as(person.identity):
+            yield
+
+    def _reader(self, person: Person) -> Reader:
+        return Reader(who=self._gate.identity(person), names=self._owners.names(person), authority=self.authority)
+
+    # Reading
+
+    def get(self, person: Person, path: NodePath, detail: str) -> Node:
+        """Return the node at `path` for `person`.
+
+        Raises
+        ------
+        Fault
+            ``NodeNotFound``, ``PermissionDenied``, ``LinkFound`` (a folder on the way is a link).
+        """
+        reader = self._reader(person)
+        usage = self._quotas.usage(path) if path.top == path else None
+        with self._as(person, path, acl.READ), self.tree.node(path) as descriptor:
+            self._check_readable(person, path, descriptor)
+            return reader.node(descriptor, path, detail, usage)
+
+    def _check_readable(self, person: Person, path: NodePath, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if stat.S_IFMT(status.st_mode) not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
+            raise Fault("vospace-type-not-supported", uri=str(path), type="a device, pipe or socket")
+        if not readable(status, posix.proc_path(descriptor), self._gate.identity(person)):
+            raise Fault("vospace-permission-denied", uri=str(path))
+
+    def children(
+        self,
+        person: Person,
+        path: NodePath,
+        *,
+        detail: str,
+        start: bytes | None = None,
+        limit: int | None = None,
+        sort: str = "name",
+        descending: bool = False,
+    ) -> "Children":
+        """Return the children of the folder `path`, to be taken a batch at a time.
+
+        Parameters
+        ----------
+        detail
+            How much is told of each: ``min``, ``properties`` or ``max``.
+        start
+            The name to begin with, itself included.
+        limit
+            How many at most; `None`: all of them.
+
+        Raises
+        ------
+        Fault
+            As `get`; ``InvalidArgument`` when the folder is too large for the order asked for.
+        """
+        with self._as(person, path, acl.READ | acl.PASS), self.tree.folder(path) as folder:
+            # A descriptor of its own: scandir keeps it as long as the listing lives.
+            kept = os.dup(folder)
+        children = Children(
+            folder=kept, path=path, reader=self._reader(person), person=person, detail=detail, limit=limit
+        )
+        try:
+            with acting_as(person.identity):
+                children.names = listing.names_in_order(
+                    kept,
+                    indexes=self._indexes,
+                    start=start,
+                    paged=limit is not None,
+                    sort=sort,
+                    descending=descending,
+                )
+        except ValueError as err:
+            children.close()
+            raise invalid_argument(str(err)) from err
+        except BaseException:
+            children.close()
+            raise
+        return children
+
+    def open(self, person: Person, path: NodePath) -> OpenFile:
+        """Return the file that `path` leads to, open for reading. Raises as `opening.open_file` does."""
+        with self._as(person, path, acl.READ):
+            if self._gate.closed:
+                path = self.tree.follow(path)
+                self._gate.check(person, path, acl.READ)
+            return open_file(self.tree, path)
+
+    # Making
+
+    def create(self, person: Person, request: NodeRequest) -> Node:
+        """Make a node as `request` describes it, and return it as it is.
+
+        Properties that the service decides are ignored; an unknown type is refused.
+
+        Raises
+        ------
+        Fault
+            ``DuplicateNode``, ``ContainerNotFound``, ``LinkFound``, ``PermissionDenied``, ``TypeNotSupported``,
+            ``InvalidURI``, ``QuotaExceeded``.
+        """
+        path, kind = request.path, request.kind or DATA
+        if kind not in NODE_TYPES:
+            raise Fault("vospace-type-not-supported", uri=str(path), type=kind)
+        if not path.parts:
+            raise Fault("vospace-duplicate-node", uri=str(path))
+        path.check_new_name()
+        target = self._link_target(request) if kind == LINK else b""
+        changes = {uri: text for uri, text in request.properties.items() if uri not in READ_ONLY and text}
+        wanted = self._rights(person, changes, current=None)
+        with self._charged(path, size=0, files=1), self._as(person, path, acl.WRITE):
+            self._check_parent_unlocked(path)
+            if kind == CONTAINER:
+                self.tree.make_folder(path)
+            elif kind == LINK:
+                self.tree.make_link(path, target)
+            else:
+                self.tree.make_file(path)
+            if kind != LINK:
+                kept = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
+                special = kind if kind in FILE_TYPES - {DATA} else None
+                if kept or special:
+                    with self.tree.node(path) as descriptor:
+                        attributes.write_kept(posix.proc_path(descriptor), attributes.Kept(special, kept))
+                if wanted:
+                    rights.apply(self.tree, path, wanted)
+        return self.get(person, path, "max")
+
+    @contextmanager
+    def _charged(self, path: NodePath, *, size: int, files: int) -> Iterator[None]:
+        """Count bytes and files for the quota of `path`, and give them back when the block fails."""
+        top = path.top
+        if top is None or top == path:
+            yield
+            return
+        self._quotas.charge(top, size=size, files=files)
+        try:
+            yield
+        except BaseException:
+            self._quotas.charge(top, size=-size, files=-files)
+            raise
+
+    def _refund(self, path: NodePath, *, size: int, files: int) -> None:
+        if path.top is not None:
+            self._quotas.charge(path.top, size=-size, files=-files)
+
+    def _link_target(self, request: NodeRequest) -> bytes:
+        target = request.target or ""
+        if not target:
+            raise invalid_argument("a LinkNode needs a target, the URI that it leads to")
+        if target.startswith("vos://") and self.authority.is_ours(target):
+            inner = self.authority.parse(target)
+            return b"/" + b"/".join(inner.parts)
+        scheme, separator, _ = target.partition(":")
+        if not separator or not scheme.isascii() or not scheme.replace("+", "a").replace("-", "a").isalnum():
+            raise invalid_argument(f"the target {target[:200]!r} is no URI; write vos://… or https://…")
+        encoded = target.encode()
+        if len(encoded) > 2000 or b"\0" in encoded:
+            raise invalid_argument("the target is longer than 2000 bytes, or holds a NUL")
+        return encoded
+
+    # Changing
+
+    def set(self, person: Person, request: NodeRequest) -> Node:
+        """Change the properties of a node, and return it as it is then.
+
+        Properties that are not in `request` stay; one whose value is `None` goes.
+
+        Raises
+        ------
+        Fault
+            ``NodeNotFound``, ``PermissionDenied`` (not the owner, or a property that the service decides),
+            ``InvalidArgument`` (another type, a value that cannot be).
+        """
+        path = request.path
+        now = self.get(person, path, "max")
+        if request.kind is not None and request.kind != now.kind and {request.kind, now.kind} - FILE_TYPES:
+            raise invalid_argument(f"{path} is a {now.kind} and cannot become a {request.kind}")
+        changes = {uri: text for uri, text in request.properties.items() if now.properties.get(uri) != (text or None)}
+        for uri in changes:
+            if uri in READ_ONLY:
+                raise Fault("vospace-permission-denied", uri=f"{path} ({uri} is read-only)")
+        if not changes:
+            return now
+        if now.kind == LINK:
+            raise Fault("vospace-operation-not-supported", what="properties of a link; set them where it leads to")
+        wanted = self._rights(person, changes, current=now)
+        keeps = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
+        with self._as(person, path, acl.WRITE):
+            if keeps:
+                self._write_kept(path, keeps)
+            if wanted:
+                rights.apply(self.tree, path, wanted)
+        return self.get(person, path, "max")
+
+    def _write_kept(self, path: NodePath, changes: Mapping[str, str | None]) -> None:
+        with self.tree.node(path) as descriptor:
+            place = posix.proc_path(descriptor)
+            kept = attributes.read_kept(place)
+            merged = {**kept.properties, **{uri: text for uri, text in changes.items() if text}}
+            for uri, text in changes.items():
+                if not text:
+                    merged.pop(uri, None)
+            try:
+                attributes.write_kept(place, attributes.Kept(kept.kind, merged))
+            except OSError as err:
+                raise self.tree.refusal(err, path) from err
+
+    def _rights(self, person: Person, changes: Mapping[str, str | None], *, current: Node | None) -> rights.Rights:
+        """Return the shares that `changes` ask for."""
+        public: bool | None = None
+        for uri in (IS_PUBLIC, PUBLIC_READ):
+            if uri in changes:
+                text = (changes[uri] or "false").strip().lower()
+                if text not in {"true", "false"}:
+                    raise invalid_argument(f"{uri} is {text[:50]!r}; allowed: true, false")
+                public = text == "true"
+        if current is None and public is False:
+            public = None  # that is what a new node is unless its folder is public
+        return rights.Rights(
+            public=public,
+            group_read=self._gids(person, changes, GROUP_READ),
+            group_write=self._gids(person, changes, GROUP_WRITE),
+            user_read=self._uids(changes, USER_READ),
+            user_write=self._uids(changes, USER_WRITE),
+        )
+
+    def _gids(self, person: Person, changes: Mapping[str, str | None], uri: str) -> frozenset[int] | None:
+        if uri not in changes:
+            return None
+        found = set()
+        for text in (changes[uri] or "").split():
+            name = _last_part(text)
+            gid = self._owners.gid(name, person)
+            if gid is None:
+                raise invalid_argument(f"there is no group {name[:80]!r} (in {uri}); write {self._group_example()}")
+            found.add(gid)
+        return frozenset(found)
+
+    def _group_example(self) -> str:
+        return self.authority.group_uri("NAME") + " with the name of a group that has a project folder"
+
+    def _uids(self, changes: Mapping[str, str | None], uri: str) -> frozenset[int] | None:
+        if uri not in changes:
+            return None
+        found = set()
+        for text in (changes[uri] or "").split():
+            name = _last_part(text)
+            uid = self._owners.uid(name)
+            if uid is None:
+                example = self.authority.user_uri("NAME")
+                raise invalid_argument(f"there is no person {name[:80]!r} with a home here (in {uri}); write {example}")
+            found.add(uid)
+        return frozenset(found)
+
+    # Removing, moving, copying
+
+    def delete(self, person: Person, path: NodePath) -> None:
+        """Remove the node at `path`, and all below a folder.
+
+        Raises
+        ------
+        Fault
+            ``NodeNotFound``, ``PermissionDenied``, ``NodeLocked``, ``LinkFound``.
+        """
+        self._check_not_a_top(path)
+        with self._as(person, path, acl.WRITE):
+            self._check_unlocked(path)
+            size, files = self.tree.remove(path)
+        self._refund(path, size=size, files=files)
+
+    def move(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
+        """Move `source` to `target`, or into it when it is a folder; return where it is now.
+
+        Raises
+        ------
+        Fault
+            ``NodeNotFound``, ``ContainerNotFound``, ``DuplicateNode``, ``PermissionDenied``, ``InvalidArgument`` (into
+            itself), ``QuotaExceeded``.
+        """
+        self._check_not_a_top(source)
+        with self._as(person, source, acl.WRITE):
+            self._check_unlocked(source)
+            target = self._destination(source, target)
+            self._gate.check(person, target, acl.WRITE)
+            self._check_parent_unlocked(target)
+            size, files = self._measured(source) if source.top != target.top else (0, 0)
+        with self._charged(target, size=size, files=files), acting_as(person.identity):
+            try:
+                self.tree.rename(source, target)
+            except OSError:  # EXDEV: another file system, as a project's own volume
+                copying.copy(self.tree, source, target, identity=person.identity)
+                self.tree.remove(source)
+        if source.top != target.top:
+            self._refund(source, size=size, files=files)
+        return target
+
+    def copy(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
+        """Copy `source`, with all below it, to `target`, or into it when it is a folder; return where the copy is.
+
+        Raises
+        ------
+        Fault
+            As `move`; ``PermissionDenied`` also when a part may not be read, and then nothing is there.
+        """
+        with self._as(person, source, acl.READ):
+            target = self._destination(source, target)
+            self._gate.check(person, target, acl.WRITE)
+            self._check_parent_unlocked(target)
+            if target.inside(source) and target != source:
+                with self.tree.node(source) as descriptor:
+                    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                        raise invalid_argument(f"{source} cannot be copied into itself ({target})")
+            size, files = self._measured(source)
+        with self._charged(target, size=size, files=files), acting_as(person.identity):
+            copying.copy(self.tree, source, target, identity=person.identity)
+        return target
+
+    def _measured(self, path: NodePath) -> tuple[int, int]:
+        with self.tree.place(path) as place:
+            try:
+                return measure(place.folder, place.name)
+            except OSError as err:
+                raise self.tree.refusal(err, path) from err
+
+    def _destination(self, source: NodePath, target: NodePath) -> NodePath:
+        """Return where `source` goes when it is sent to `target`."""
+        try:
+            with self.tree.node(target) as descriptor:
+                if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                    target = target / source.name
+        except Fault as fault:
+            if fault.code not in {"vospace-node-not-found", "vospace-container-not-found"}:
+                raise
+        target.check_new_name()
+        return target
+
+    def _check_not_a_top(self, path: NodePath) -> None:
+        if path.top == path or len(path.parts) < 2:
+            raise Fault("vospace-permission-denied", uri=str(path))
+
+    def _check_unlocked(self, path: NodePath) -> None:
+        """Refuse to change a node that somebody locked, or that is in a locked folder."""
+        with self.tree.node(path) as descriptor:
+            kept = attributes.read_kept(posix.proc_path(descriptor))
+        if kept.properties.get(IS_LOCKED) == "true":
+            raise Fault("vospace-node-locked", uri=str(path))
+        self._check_parent_unlocked(path)
+
+    def _check_parent_unlocked(self, path: NodePath) -> None:
+        try:
+            with self.tree.node(path.parent) as descriptor:
+                kept = attributes.read_kept(posix.proc_path(descriptor))
+        except Fault:
+            return  # the change itself will say it better
+        if kept.properties.get(IS_LOCKED) == "true":
+            raise Fault("vospace-node-locked", uri=str(path.parent))
+
+    # Bytes in
+
+    def begin_upload(self, person: Person, path: NodePath, *, length: int | None) -> Upload:
+        """Open an upload to `path`, or to where it leads as a link. Raises as `begin` does, and ``NodeLocked``."""
+        with self._as(person, path, acl.WRITE):
+            path = self._behind_links(path)
+            self._gate.check(person, path, acl.WRITE)
+            upload = begin(self.tree, path, person.identity, length=length)
+            try:
+                if upload.replaced is not None:
+                    self._check_unlocked(path)
+                else:
+                    self._check_parent_unlocked(path)
+            except BaseException:
+                upload.abandon()
+                raise
+            return upload
+
+    def _behind_links(self, path: NodePath) -> NodePath:
+        """Return where bytes for `path` go: through links, as a notebook writes through them."""
+        try:
+            return self.tree.follow(path)
+        except Fault as fault:
+            if fault.code != "vospace-node-not-found":
+                raise
+        try:
+            return self.tree.follow(path.parent) / path.name
+        except Fault as fault:
+            if fault.code == "vospace-node-not-found":
+                raise Fault("vospace-container-not-found", uri=str(path.parent)) from fault
+            raise
+
+    def charge(self, path: NodePath, *, size: int, files: int) -> None:
+        """Count bytes and files for the quota of `path`. Raises `Fault` (``QuotaExceeded``)."""
+        if path.top is not None and (size or files):
+            self._quotas.charge(path.top, size=size, files=files)
+
+    def archive(self, person: Person, path: NodePath, form: str, send: Callable[[bytes], None]) -> None:
+        """Hand the folder `path`, as a ``zip`` or ``tar`` of all that `person` may read, to `send` piece by piece."""
+        with self._as(person, path, acl.READ | acl.PASS), self.tree.folder(path) as folder:
+            archives.write(folder, path.shown_name or "all", form, send)
+
+
+class Children:
+    """The children of one folder, taken a batch at a time in worker threads; to be closed."""
+
+    def __init__(
+        self, *, folder: int, path: NodePath, reader: Reader, person: Person, detail: str, limit: int | None
+    ) -> None:
+        self._folder = folder
+        self._path = path
+        self._reader = reader
+        self._person = person
+        self._detail = detail
+        self._left = limit
+        self._wanted = 16
+        self.names: Iterator[bytes] = iter(())
+
+    def next_batch(self) -> list[Node]:
+        """Return the next children that the person may see; an empty list at the end. Batches grow from 16 to 4096."""
+        found: list[Node] = []
+        with acting_as(self._person.identity):
+            while len(found) < self._wanted and self._left != 0:
+                name = next(self.names, None)
+                if name is None:
+                    break
+                node = self._reader.child(self._folder, self._path, name, self._detail)
+                if node is not None:
+                    found.append(node)
+                    if self._left is not None:
+                        self._left -= 1
+        self._wanted = min(4096, self._wanted * 4)
+        return found
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        close = getattr(self.names, "close", None)
+        if close is not None:
+            close()
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+
+def _last_part(text: str) -> str:
+    """Return the name in a group's or person's URI (``ivo://…?NAME`` or ``…#NAME``), or the bare name."""
+    for mark in ("?", "#"):
+        if mark in text:
+            return text.rsplit(mark, 1)[1]
+    return text.rsplit("/", 1)[-1]

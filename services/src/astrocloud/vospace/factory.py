@@ -1,0 +1,114 @@
+"""Builds the VOSpace service."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from astrocloud.core.auth import HubLogin
+from astrocloud.core.web import Service
+from astrocloud.vospace.api import Door
+from astrocloud.vospace.api_files import FilesApi
+from astrocloud.vospace.api_nodes import NodesApi
+from astrocloud.vospace.api_vosi import VosiApi
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.gate import Gate
+from astrocloud.vospace.homes import Homes
+from astrocloud.vospace.identity import can_switch
+from astrocloud.vospace.models import Authority
+from astrocloud.vospace.people import Owners, PassportPeople, People
+from astrocloud.vospace.preauth import Signer
+from astrocloud.vospace.quotas import Limits, SqlQuotas
+from astrocloud.vospace.scanning import Scanner, measure_top
+from astrocloud.vospace.settings import Settings
+from astrocloud.vospace.storage import Tree
+
+if TYPE_CHECKING:
+    from astrocloud.config import Config
+    from astrocloud.core.layout import DataFolder
+    from astrocloud.core.runtime import Runtime
+    from astrocloud.core.secrets import SecretFiles
+
+WORKERS = 16
+"""Threads that touch the file system; a person who waits for a slow disk holds one."""
+
+
+def build_vospace(
+    *,
+    config: "Config",
+    runtime: "Runtime",
+    secrets: "SecretFiles",
+    data: "DataFolder",
+    engine: Engine,
+    login: HubLogin | None = None,
+    people: People | None = None,
+) -> Service:
+    """Return the service.
+
+    Parameters
+    ----------
+    login, people
+        Who somebody is, and is to the file system; by default as the hub and the passport say.
+    """
+    block = config.vospace
+    settings = settings_of(config, runtime)
+    tree = Tree(data.tree)
+    switches = can_switch()
+    quotas = SqlQuotas(
+        engine=engine,
+        homes=Limits(block.home_quota_bytes, block.home_quota_files),
+        projects=Limits(block.project_quota_bytes, block.project_quota_files),
+        measure=lambda top: measure_top(tree, top),
+    )
+    nodes = Nodes(
+        tree=tree,
+        authority=settings.authority,
+        owners=Owners(data.tree),
+        quotas=quotas,
+        gate=Gate(tree=tree, closed=not switches),
+    )
+    executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="vospace")
+    door = Door(
+        people=people or PassportPeople(url=runtime.services_url, secret=secrets.get("internal")),
+        homes=Homes(data.tree, as_root=switches),
+        executor=executor,
+        settings=settings,
+    )
+    signer = Signer(secret=secrets.get("internal"), lifetime_s=block.preauth_lifetime_s)
+    scanner = Scanner(root=data.tree, recount=quotas.recount, pause_s=block.scan_interval_s)
+
+    async def health() -> Mapping[str, str]:
+        try:
+            await door.run(lambda: tree.descriptor)
+        except OSError:
+            return {"files": "unreachable"}
+        return {"files": "ok"}
+
+    apis = (
+        VosiApi(settings=settings, health=health),
+        NodesApi(door=door, nodes=nodes),
+        FilesApi(door=door, nodes=nodes, signer=signer, executor=executor),
+    )
+    return Service(
+        name="vospace",
+        routes=[route for api in apis for route in api.routes()],
+        login=login or HubLogin(service="vospace", runtime=runtime, api_token=secrets.get("service-vospace")),
+        health=health,
+        background=(scanner.keep_scanning,),
+    )
+
+
+def settings_of(config: "Config", runtime: "Runtime") -> Settings:
+    """Return the service's addresses and limits."""
+    block = config.vospace
+    base = f"{runtime.public_url}/services/vospace"
+    bytes_url = f"{str(block.bytes_url).rstrip('/')}/services/vospace" if block.bytes_url else base
+    return Settings(
+        base_url=base,
+        bytes_url=bytes_url,
+        authority=Authority(block.authority, aliases=block.aliases),
+        preauth_lifetime_s=block.preauth_lifetime_s,
+        upload_limit_bytes=block.upload_limit_bytes,
+        allowed_networks=block.transfer_networks,
+    )

@@ -1,0 +1,138 @@
+"""The children of a folder, a batch at a time: a million of them cost no more memory than a thousand.
+
+A small folder is sorted by name. A large one is told in the folder's own order, which is stable while nothing is
+renamed, unless a page is asked for: then its sorted names are made once and kept while the folder does not change.
+"""
+
+import bisect
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Final
+
+from astrocloud.vospace.models import is_hidden
+
+SMALL: Final = 10_000
+"""Folders up to this many entries are always told sorted by name."""
+
+SETTLED_S: Final = 2.0
+"""A folder that changed so recently may change again within the same tick of the file system's clock, in seconds."""
+
+SORTS: Final = ("name", "date", "length")
+
+
+@dataclass(frozen=True)
+class _Index:
+    stamp: tuple[int, int, int]
+    names: list[bytes]
+
+
+class NameIndexes:
+    """Sorted names of the large folders that were last paged through.
+
+    Parameters
+    ----------
+    room
+        How many names are kept in memory, of all folders together.
+    """
+
+    def __init__(self, *, room: int = 2_000_000) -> None:
+        self._room = room
+        self._kept: OrderedDict[tuple[int, int], _Index] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self, folder: int) -> list[bytes]:
+        """Return all names in the open folder `folder`, sorted; the list is shared and must not be changed."""
+        status = os.fstat(folder)
+        key, stamp = (status.st_dev, status.st_ino), (status.st_mtime_ns, status.st_ctime_ns, status.st_nlink)
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None and found.stamp == stamp:
+                self._kept.move_to_end(key)
+                return found.names
+        names = sorted(name for name in map(os.fsencode, os.listdir(folder)) if not is_hidden(name))
+        if time.time() - status.st_mtime > SETTLED_S:
+            with self._lock:
+                self._kept[key] = _Index(stamp, names)
+                self._kept.move_to_end(key)
+                while len(self._kept) > 1 and sum(len(i.names) for i in self._kept.values()) > self._room:
+                    self._kept.popitem(last=False)
+        return names
+
+
+def names_in_order(
+    folder: int,
+    *,
+    indexes: NameIndexes,
+    start: bytes | None,
+    paged: bool,
+    sort: str,
+    descending: bool,
+) -> Iterator[bytes]:
+    """Return the names in the open folder `folder`, in the order in which they are told.
+
+    Parameters
+    ----------
+    start
+        The name to begin with, itself included where it is still there.
+    paged
+        Whether the client asks for pages: these are always in the order of names.
+    sort
+        One of `SORTS`; anything but ``name`` asks for each child's status first, so only small folders have it.
+
+    Raises
+    ------
+    ValueError
+        When a folder is too large to be sorted by anything but names.
+    """
+    entries = (name for name in _scan(folder) if not is_hidden(name))
+    first = list(islice(entries, SMALL + 1))
+    if sort != "name":
+        if len(first) > SMALL:
+            raise ValueError(f"sorting options not supported for more than {SMALL} children")
+        return _from(sorted(first, key=lambda name: (_key(folder, name, sort), name), reverse=descending), start)
+    if len(first) <= SMALL:
+        return _sorted_from(sorted(first), start, descending=descending)
+    if paged or descending:
+        return _sorted_from(indexes.names(folder), start, descending=descending)
+    every = chain(first, entries)
+    return every if start is None else _after(every, start)
+
+
+def _scan(folder: int) -> Iterator[bytes]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield os.fsencode(entry.name)
+
+
+def _key(folder: int, name: bytes, sort: str) -> int:
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return 0
+    return status.st_mtime_ns if sort == "date" else status.st_size
+
+
+def _sorted_from(names: list[bytes], start: bytes | None, *, descending: bool) -> Iterator[bytes]:
+    if not descending:
+        return islice(names, bisect.bisect_left(names, start) if start is not None else 0, None)
+    end = bisect.bisect_right(names, start) if start is not None else len(names)
+    return (names[position] for position in range(end - 1, -1, -1))
+
+
+def _from(names: list[bytes], start: bytes | None) -> Iterator[bytes]:
+    try:
+        return iter(names[names.index(start) :]) if start is not None else iter(names)
+    except ValueError:
+        return iter(())
+
+
+def _after(names: Iterator[bytes], start: bytes) -> Iterator[bytes]:
+    for name in names:
+        if name == start:
+            yield name
+            yield from names

@@ -1,0 +1,158 @@
+"""Who people are to the file system: asked of the passport, which owns user ids and groups."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import aiohttp
+from pydantic import SecretStr
+
+from astrocloud.core.errors import RequestError
+from astrocloud.vospace.identity import Identity
+from astrocloud.vospace.models import Person
+from astrocloud.vospace.reading import Names
+
+CACHE_S: Final = 15
+"""How long the passport's answer is believed, in seconds."""
+
+FOLDERS_CACHE_S: Final = 30
+"""How long the owners of home and project folders are remembered, in seconds."""
+
+
+class People(Protocol):
+    """What the service must know of people."""
+
+    async def person(self, name: str) -> Person | None:
+        """Return the active person `name`, or `None`."""
+
+
+class PassportPeople:
+    """People as the passport's internal interface tells of them.
+
+    Parameters
+    ----------
+    url
+        Where the services listen, called directly.
+    secret
+        The secret that the platform's parts share.
+    """
+
+    def __init__(self, *, url: str, secret: SecretStr) -> None:
+        self._url = f"{url}/services/passport/api/internal/people"
+        self._secret = secret
+        self._known: dict[str, tuple[float, Person | None]] = {}
+        self._asking: dict[str, asyncio.Task[Person | None]] = {}
+
+    async def person(self, name: str) -> Person | None:
+        """Return the active person `name`, or `None`. Raises `RequestError` when the passport does not answer."""
+        until, person = self._known.get(name, (0.0, None))
+        if time.monotonic() < until:
+            return person
+        # Of many requests at once one asks.
+        task = self._asking.get(name)
+        if task is None:
+            task = self._asking[name] = asyncio.create_task(self._ask(name))
+            task.add_done_callback(lambda _task: self._asking.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, name: str) -> Person | None:
+        headers = {"Authorization": f"Bearer {self._secret.get_secret_value()}"}
+        timeout = aiohttp.ClientTimeout(total=10)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(f"{self._url}/{name}", headers=headers) as response,
+            ):
+                if response.status == 404:
+                    person = None
+                elif response.status == 200:
+                    person = person_of(await response.json())
+                else:
+                    raise RequestError("unavailable", part="passport")
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as err:
+            raise RequestError("unavailable", part="passport") from err
+        if len(self._known) > 10_000:
+            self._known.clear()
+        self._known[name] = (time.monotonic() + CACHE_S, person)
+        return person
+
+
+def person_of(document: Mapping[str, Any]) -> Person | None:
+    """Return the person that the passport's `document` describes, or `None` when the account is not active."""
+    if document.get("status", "active") != "active":
+        return None
+    groups = {str(group["name"]): int(group["gid"]) for group in document["groups"]}
+    identity = Identity(int(document["uid"]), int(document["gid"]), tuple(sorted(groups.values())))
+    return Person(str(document["username"]), identity, groups)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    until: float
+    users: Mapping[str, int]
+    groups: Mapping[str, int]
+
+
+class Owners:
+    """Names behind the file system's numbers: each home belongs to its person, each project folder to its group.
+
+    Parameters
+    ----------
+    tree
+        The folder that has ``home`` and ``project``.
+    """
+
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+        self._seen = _Seen(0.0, {}, {})
+        self._lock = threading.Lock()
+
+    def names(self, person: Person) -> Names:
+        """Return the names that `person` may be shown: everybody's who has a home, and every project's."""
+        seen = self._look()
+        users = {number: name for name, number in seen.users.items()}
+        groups = {number: name for name, number in {**seen.groups, **person.groups}.items()}
+        if person.name is not None:
+            users[person.identity.uid] = person.name
+        return Names(users, groups)
+
+    def uid(self, name: str) -> int | None:
+        """Return the user id of the person `name`, or `None` for somebody without a home."""
+        return self._look().users.get(name)
+
+    def gid(self, name: str, person: Person) -> int | None:
+        """Return the group id of the group `name`, or `None`."""
+        return person.groups.get(name) or self._look().groups.get(name)
+
+    def forget(self) -> None:
+        """Look anew at the next question."""
+        with self._lock:
+            self._seen = _Seen(0.0, {}, {})
+
+    def _look(self) -> _Seen:
+        with self._lock:
+            if time.monotonic() >= self._seen.until:
+                users = {name: status.st_uid for name, status in self._children("home")}
+                groups = {name: status.st_gid for name, status in self._children("project")}
+                # Without the right to switch, all is the platform's own and says nothing.
+                if len(set(users.values())) < len(users):
+                    users = {}
+                self._seen = _Seen(time.monotonic() + FOLDERS_CACHE_S, users, groups)
+            return self._seen
+
+    def _children(self, top: str) -> list[tuple[str, os.stat_result]]:
+        found = []
+        try:
+            with os.scandir(self._tree / top) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False) and status.st_uid | status.st_gid:
+                        found.append((entry.name, status))
+        except FileNotFoundError:
+            return []
+        return found

@@ -1,0 +1,138 @@
+"""How much of a home or a project folder is used, and how much may be: counted with every write, and again by a scan.
+
+Writes through VOSpace are counted exactly. What notebooks write and remove is found by the scan (`scanning`).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Connection, Engine, Float, LargeBinary, Table, insert, select, update
+
+from astrocloud.core.database import metadata
+from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.models import NodePath
+from astrocloud.vospace.reading import Usage
+
+usage_table: Final = Table(
+    "vospace_usage",
+    metadata,
+    Column("top", LargeBinary(512), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("counted_at", Float, nullable=False),
+    Column("changes", BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one folder may hold; 0: any."""
+
+    size_bytes: int
+    files: int
+
+
+class SqlQuotas:
+    """Quotas with their counts in the services' database.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    homes
+        What each person's home may hold.
+    projects
+        What each group's folder may hold.
+    measure
+        Returns the bytes and files below a folder, for the first count.
+    """
+
+    def __init__(
+        self, *, engine: Engine, homes: Limits, projects: Limits, measure: Callable[[NodePath], tuple[int, int]]
+    ) -> None:
+        self._engine = engine
+        self._homes = homes
+        self._projects = projects
+        self._measure = measure
+
+    def limits(self, top: NodePath) -> Limits:
+        """Return what `top` may hold."""
+        return self._homes if top.parts[0] == b"home" else self._projects
+
+    def charge(self, top: NodePath, *, size: int, files: int) -> None:
+        """Count `size` more bytes and `files` more files below `top`; negative ones give back.
+
+        Raises
+        ------
+        Fault
+            ``QuotaExceeded``, and nothing is counted.
+        """
+        if not size and not files:
+            return
+        limits, key = self.limits(top), _key(top)
+        self._count_once(top)
+        with self._engine.begin() as connection:
+            used, count = _row(connection, key)
+            for grows, after, limit, what in (
+                (size > 0, used + size, limits.size_bytes, "bytes"),
+                (files > 0, count + files, limits.files, "files"),
+            ):
+                if grows and limit and after > limit:
+                    raise Fault("vospace-quota", top=str(top), wanted=after, limit=limit, what=what)
+            connection.execute(
+                update(usage_table)
+                .where(usage_table.c.top == key)
+                .values(size=max(0, used + size), files=max(0, count + files), changes=usage_table.c.changes + 1)
+            )
+
+    def usage(self, top: NodePath) -> Usage | None:
+        """Return what is used below `top`, or `None` where there is no limit."""
+        limits = self.limits(top)
+        if not limits.size_bytes:
+            return None
+        with self._engine.begin() as connection:
+            row = connection.execute(select(usage_table.c.size).where(usage_table.c.top == _key(top))).first()
+        return Usage(limits.size_bytes, row[0] if row is not None else 0)
+
+    def recount(self, top: NodePath) -> bool:
+        """Count what is below `top` from the file system; return whether nothing was counted meanwhile."""
+        key = _key(top)
+        with self._engine.begin() as connection:
+            before = connection.execute(select(usage_table.c.changes).where(usage_table.c.top == key)).first()
+        size, files = self._measure(top)
+        with self._engine.begin() as connection:
+            after = connection.execute(select(usage_table.c.changes).where(usage_table.c.top == key)).first()
+            if after is None:
+                self._insert(connection, key, size, files)
+                return True
+            if before is None or after[0] != before[0]:
+                return False
+            values = {"size": size, "files": files, "counted_at": time.time()}
+            connection.execute(update(usage_table).where(usage_table.c.top == key).values(**values))
+        return True
+
+    def _count_once(self, top: NodePath) -> None:
+        key = _key(top)
+        with self._engine.begin() as connection:
+            if connection.execute(select(usage_table.c.top).where(usage_table.c.top == key)).first() is not None:
+                return
+        size, files = self._measure(top)
+        with self._engine.begin() as connection:
+            if connection.execute(select(usage_table.c.top).where(usage_table.c.top == key)).first() is None:
+                self._insert(connection, key, size, files)
+
+    def _insert(self, connection: Connection, key: bytes, size: int, files: int) -> None:
+        values = {"top": key, "size": size, "files": files, "counted_at": time.time(), "changes": 0}
+        connection.execute(insert(usage_table).values(**values))
+
+
+def _row(connection: Connection, key: bytes) -> tuple[int, int]:
+    columns = (usage_table.c.size, usage_table.c.files)
+    row = connection.execute(select(*columns).where(usage_table.c.top == key).with_for_update()).one()
+    return row[0], row[1]
+
+
+def _key(top: NodePath) -> bytes:
+    return b"/".join(top.parts)

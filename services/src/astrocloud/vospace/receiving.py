@@ -1,0 +1,130 @@
+"""Taking the bytes of a request into an upload: in pieces of a megabyte, each written and summed in a worker thread."""
+
+import asyncio
+import hashlib
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from astrocloud.vospace.digests import ALGORITHMS
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.uploads import Upload
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+PIECE_BYTES: Final = 1 << 20
+CHARGE_BYTES: Final = 64 << 20
+"""How much of the quota an upload of unknown length takes at once."""
+
+
+class Receiver:
+    """Receives one upload and keeps its quota's account.
+
+    Parameters
+    ----------
+    upload
+        Where the bytes go.
+    nodes
+        Counts for the quota.
+    executor
+        Worker threads.
+    limit_bytes
+        The largest file that is taken; 0: any.
+    """
+
+    def __init__(self, *, upload: Upload, nodes: Nodes, executor: Executor, limit_bytes: int) -> None:
+        self._upload = upload
+        self._nodes = nodes
+        self._executor = executor
+        self._limit_bytes = limit_bytes
+        old = upload.replaced
+        self._old_size = old.status.st_size if old is not None else 0
+        self._charged = 0
+        self._new_files = 1 if upload.created else 0
+        self._hashes: dict[str, _Hash] = {}
+
+    @property
+    def md5(self) -> str | None:
+        """The MD5 of what was received, in hexadecimal, if it was asked for."""
+        found = self._hashes.get("md5")
+        return found.hexdigest() if found is not None else None
+
+    def open_account(self, length: int | None) -> None:
+        """Count what is announced. Raises `Fault` when it is too much for the limit or the quota."""
+        self._check_limit(length or 0)
+        grows = max(0, (length or 0) - self._old_size)
+        self._nodes.charge(self._upload.path, size=grows, files=self._new_files)
+        self._charged = grows
+
+    def close_account(self, *, committed: bool) -> None:
+        """Count what really came of it."""
+        if committed:
+            # The bytes are there: this is no question any more, only bookkeeping.
+            self._nodes.charge(self._upload.path, size=self._upload.size - self._old_size - self._charged, files=0)
+        else:
+            self._nodes.charge(self._upload.path, size=-self._charged, files=-self._new_files)
+
+    def _check_limit(self, size: int) -> None:
+        if self._limit_bytes and size > self._limit_bytes:
+            reason = f"{self._upload.path} would have {size} bytes; a file may have {self._limit_bytes}"
+            raise Fault("vospace-too-large", reason=reason)
+
+    async def receive(self, request: web.Request, *, algorithms: set[str], length: int | None) -> None:
+        """Write the body of `request`, summing it by `algorithms`.
+
+        Raises
+        ------
+        Fault
+            ``TransferFailed`` when the body ends before `length`, ``QuotaExceeded``, ``RequestEntityTooLarge``.
+        """
+        self._hashes = {name: hashlib.new(ALGORITHMS[name], usedforsecurity=False) for name in algorithms}
+        loop = asyncio.get_running_loop()
+        pending: asyncio.Future[None] | None = None
+        piece = bytearray()
+        received = 0
+        try:
+            async for chunk in request.content.iter_any():
+                piece += chunk
+                if len(piece) >= PIECE_BYTES:
+                    if pending is not None:
+                        await pending
+                    received += len(piece)
+                    pending = loop.run_in_executor(self._executor, self._take, piece, received)
+                    piece = bytearray()
+            if pending is not None:
+                await pending
+                pending = None
+            received += len(piece)
+            await loop.run_in_executor(self._executor, self._take, piece, received)
+        except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as err:
+            raise self._incomplete(received, length) from err
+        finally:
+            if pending is not None:
+                await asyncio.wait([pending])
+                pending.exception()
+        if length is not None and received != length:
+            raise self._incomplete(received, length)
+
+    def _incomplete(self, received: int, length: int | None) -> Fault:
+        expected = "its end" if length is None else str(length)
+        return Fault("vospace-incomplete", uri=str(self._upload.path), received=received, expected=expected)
+
+    def _take(self, piece: bytearray, received: int) -> None:
+        self._check_limit(received)
+        if received - self._old_size > self._charged:
+            more = max(CHARGE_BYTES, received - self._old_size - self._charged)
+            self._nodes.charge(self._upload.path, size=more, files=0)
+            self._charged += more
+        self._upload.write(piece)
+        for running in self._hashes.values():
+            running.update(piece)
+
+    def check(self, announced: dict[str, bytes]) -> None:
+        """Raise `Fault` (``ChecksumMismatch``) unless the sums are those that were announced."""
+        for algorithm, value in announced.items():
+            if self._hashes[algorithm].digest() != value:
+                raise Fault("vospace-checksum", uri=str(self._upload.path), algorithm=algorithm)

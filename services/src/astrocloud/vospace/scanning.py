@@ -1,0 +1,137 @@
+"""The walk through the whole tree: counts anew what notebooks changed, and sweeps what a killed service left behind."""
+
+import asyncio
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from astrocloud.vospace.models import NodePath, is_hidden
+from astrocloud.vospace.storage import Tree, empty_and_remove, measure
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+LEFT_BEHIND_S: Final = 60.0
+"""Younger hidden files are left to whoever makes them, in seconds."""
+
+_log = structlog.get_logger()
+
+
+def measure_top(tree: Tree, top: NodePath) -> tuple[int, int]:
+    """Return the bytes and files below `top`, itself not counted."""
+    with tree.place(top) as place:
+        try:
+            size, files = measure(place.folder, place.name)
+        except FileNotFoundError:
+            return 0, 0
+    return size, files - 1
+
+
+def tops(tree: Path) -> list[NodePath]:
+    """Return the folders that have a quota each."""
+    found = []
+    for top in ("home", "project"):
+        with suppress(FileNotFoundError), os.scandir(tree / top) as entries:
+            found += [
+                NodePath((top.encode(), os.fsencode(entry.name)))
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
+            ]
+    return sorted(found)
+
+
+def sweep(folder: int, *, older_than_s: float) -> int:
+    """Remove below the open folder `folder` every hidden file whose upload died, once it is so old; return how many.
+
+    An upload that lives holds a lock on its file. A hidden folder is half of a removal or of a copy: nobody was told
+    that either is done, and either may be made undone. A copy under way is locked like an upload.
+    """
+    count = 0
+    for name in map(os.fsencode, os.listdir(folder)):
+        with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                inner = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    if not is_hidden(name):
+                        count += sweep(inner, older_than_s=older_than_s)
+                    elif _is_dead(inner, older_than_s):
+                        empty_and_remove(folder, name)
+                        count += 1
+                finally:
+                    os.close(inner)
+            elif is_hidden(name) and stat.S_ISREG(status.st_mode):
+                inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    if _is_dead(inner, older_than_s):
+                        os.unlink(name, dir_fd=folder)
+                        count += 1
+                finally:
+                    os.close(inner)
+    return count
+
+
+def _is_dead(descriptor: int, older_than_s: float) -> bool:
+    # Between making a hidden file and locking it there is a moment.
+    if time.time() - os.fstat(descriptor).st_ctime < older_than_s:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Scanner:
+    """Sweeps and recounts, at the start and then from time to time.
+
+    Parameters
+    ----------
+    root
+        The tree's folder.
+    recount
+        Counts one folder anew; returns whether nothing was counted meanwhile.
+    pause_s
+        How long it rests between two walks, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        recount: Callable[[NodePath], bool],
+        pause_s: float,
+    ) -> None:
+        self._root = root
+        self._recount = recount
+        self._pause_s = pause_s
+
+    async def keep_scanning(self) -> None:
+        """Walk for ever."""
+        while True:
+            await self.scan()
+            await asyncio.sleep(self._pause_s)
+
+    async def scan(self) -> None:
+        """Walk through every home and project folder once."""
+        swept = 0
+        for top in await asyncio.to_thread(tops, self._root):
+            swept += await asyncio.to_thread(self._sweep_top, top)
+            await asyncio.to_thread(self._recount, top)
+        if swept:
+            _log.info("vospace-swept", files=swept)
+
+    def _sweep_top(self, top: NodePath) -> int:
+        try:
+            descriptor = os.open(self._root / os.fsdecode(top.parts[0]) / os.fsdecode(top.parts[1]), _FOLDER)
+        except OSError:
+            return 0
+        try:
+            return sweep(descriptor, older_than_s=LEFT_BEHIND_S)
+        finally:
+            os.close(descriptor)
