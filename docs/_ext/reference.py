@@ -1,7 +1,8 @@
 """The reference pages, made from the code each time the documentation is built.
 
-What is made: the configuration from its schema, the errors from the catalogue of words, the command from its parser, the
-routes from the application, and the metrics from the registry. Nothing of it is written by hand, so nothing of it can differ.
+What is made: the configuration from its schema, the errors from the catalogue of words, the command from its parser,
+the routes from the application, and the metrics from the registry. Nothing of it is written by hand, so nothing of it
+can differ.
 """
 
 import argparse
@@ -93,8 +94,8 @@ def configuration() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every key of `astrocloud.yaml`, made from the schema that reads it. `astrocloud schema` prints the same as JSON Schema;",
-        "`astrocloud check-config FILE` checks a file.",
+        "Every key of `astrocloud.yaml`, made from the schema that reads it. `astrocloud schema` prints the same as",
+        "JSON Schema; `astrocloud check-config FILE` checks a file.",
         "",
     ]
     for place, model in blocks():
@@ -122,15 +123,17 @@ def errors() -> str:
     lines = [
         "# Errors",
         "",
-        "Every error has a code that stays. A program gets it in a problem document (RFC 9457) as `code`, with the sentence",
-        "below as `detail` in the language of its `Accept-Language`; a page and the terminal show the same sentence.",
+        "Every error has a code that stays. A program gets it in a problem document (RFC 9457) as `code`, with the",
+        "sentence below as `detail` in the language of its `Accept-Language`; a page and the terminal show the same.",
         "每个错误都有固定的代码。程序会在问题文档（RFC 9457）的 `code` 字段中得到该代码，`detail` 字段则是下面的句子。",
         "",
     ]
     for code in words.error_codes():
         texts, titles = words.catalogue()[f"errors.{code}"], words.catalogue()[f"errors.{code}.title"]
         lines += [f"({_anchor(code)})=", f"## {code}", "", '<div class="ac-error">']
-        lines.append(f"<p><strong>{_html(titles['en'])}</strong> · {_html(titles['zh'])} · HTTP {words.error_status(code)}</p>")
+        lines.append(
+            f"<p><strong>{_html(titles['en'])}</strong> · {_html(titles['zh'])} · HTTP {words.error_status(code)}</p>"
+        )
         lines += [f'<p lang="{words.HTML_LANGUAGE[lang]}">{_html(texts[lang])}</p>' for lang in words.LANGUAGES]
         lines += ["</div>", ""]
     return "\n".join(lines)
@@ -166,9 +169,9 @@ def command_line() -> str:
     lines = [
         "# The astrocloud command",
         "",
-        "`make run` puts it at `.venv/bin/astrocloud`. It works on the data folder that `ASTROCLOUD_DATA` names. It ends with 0",
-        "when all went well, with 1 when `status` finds something amiss, and with 2 and one sentence when it is refused. With",
-        "`--json` it prints a document for programs.",
+        "`make run` puts it at `.venv/bin/astrocloud`. It works on the data folder that `ASTROCLOUD_DATA` names.",
+        "It ends with 0 when all went well, with 1 when `status` finds something amiss, and with 2 and one sentence",
+        "when it is refused. With `--json` it prints a document for programs.",
         "",
     ]
     for parser in commands():
@@ -202,15 +205,22 @@ def routes() -> str:
     lines = [
         "# Routes",
         "",
-        "What the platform's own services answer, made from the application. JupyterHub's routes are below `/hub/`, people's",
-        "servers below `/user/`. Every service has `health` (is the process up), `ready` (can it work) and `metrics`.",
+        "What the platform's own services answer, made from the application. JupyterHub's routes are below `/hub/`,",
+        "people's servers below `/user/`. Every service has `health`, `ready` and `metrics`.",
         "",
     ]
     for name, entries in found.items():
         lines += [f"## {name}", "", "| Path | Method | |", "|-|-|-|"]
         lines += [f"| `{path}` | {method} | {summary} |" for path, method, summary in sorted(entries)]
         lines.append("")
-    lines += ["## Scopes", "", "What a token can be restricted to, besides JupyterHub's own scopes.", "", "| Scope | |", "|-|-|"]
+    lines += [
+        "## Scopes",
+        "",
+        "What a token can be restricted to, besides JupyterHub's own scopes.",
+        "",
+        "| Scope | |",
+        "|-|-|",
+    ]
     lines += [f"| `{scope}` | {text} |" for scope, text in CUSTOM_SCOPES.items()]
     return "\n".join([*lines, ""])
 

@@ -199,6 +199,7 @@ class TestEnd:
             assert len(before) >= 4
             assert running.stop(number) == 0
             assert not survivors(before)
+            assert running.output.endswith("Ending; people's servers are stopped too.\n")
             assert running.run("status").returncode == 1
             assert not (running.data / "run/status.json").exists()
 

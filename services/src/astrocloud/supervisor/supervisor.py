@@ -29,8 +29,6 @@ _READY_WITHIN_S: Final = 60.0
 _PATIENCE_S: Final = 5.0
 _log = structlog.get_logger()
 
-Say = Callable[[str], None]
-
 
 def check_port(bind: str, port: int) -> None:
     """Check that nobody listens on `port`.
@@ -91,22 +89,21 @@ class Supervisor:
     ----------
     config, data, runtime, secrets
         The platform's configuration, folder, addresses and secrets.
-    say
-        Prints one line for the person at the terminal.
     """
 
-    def __init__(self, *, config: Config, data: DataFolder, runtime: Runtime, secrets: SecretFiles, say: Say) -> None:
+    def __init__(self, *, config: Config, data: DataFolder, runtime: Runtime, secrets: SecretFiles) -> None:
         self._config = config
         self._data = data
         self._runtime = runtime
         self._secrets = secrets
-        self._say = say
         self._parts: dict[str, Part] = {}
         self._ending = asyncio.Event()
         self._failure: StartError | None = None
 
-    async def run(self, *, when_ready: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, *, when_ready: Callable[[], Awaitable[None]], when_ending: Callable[[], None]) -> None:
         """Start everything, call `when_ready` once it answers, and return after SIGINT or SIGTERM with all ended.
+
+        `when_ending` is called when the signal has come, before the first part is ended.
 
         Raises
         ------
@@ -127,6 +124,8 @@ class Supervisor:
                 await when_ready()
                 await self._ending.wait()
         finally:
+            if self._failure is None:
+                when_ending()
             self._ending.set()
             await self._end(watchers)
         if self._failure is not None:

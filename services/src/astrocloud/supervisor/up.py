@@ -44,7 +44,7 @@ def up(*, say: Callable[[str], None], text: Callable[..., str]) -> int:
         public_url = str(config.public_url) if config.public_url else None
         runtime = Runtime.choose(data, bind=bind, port=port, public_url=public_url)
         secrets = SecretFiles(data.secrets)
-        supervisor = Supervisor(config=config, data=data, runtime=runtime, secrets=secrets, say=say)
+        supervisor = Supervisor(config=config, data=data, runtime=runtime, secrets=secrets)
         asyncio.run(_run(supervisor, config=config, data=data, runtime=runtime, say=say, text=text))
     return 0
 
@@ -71,7 +71,7 @@ async def _run(
             preparing = asyncio.create_task(_prepare(config, data, say=say, text=text))
 
     try:
-        await supervisor.run(when_ready=when_ready)
+        await supervisor.run(when_ready=when_ready, when_ending=lambda: say(text("ending")))
     finally:
         if preparing is not None:
             preparing.cancel()
