@@ -53,6 +53,7 @@ class FakeHub:
     bearers: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Token -> who it is for."""
     away: bool = False
+    asked_in_vain: int = 0
     slow_stops: int = 0
     """How many more times a server that is stopped is still there when asked."""
     port: int = 0
@@ -80,6 +81,7 @@ class FakeHub:
 
     def _of(self, request: web.Request) -> dict[str, Any]:
         if self.away:
+            self.asked_in_vain += 1
             raise web.HTTPServiceUnavailable
         if request.match_info["name"] not in self.users:
             raise web.HTTPNotFound

@@ -139,14 +139,15 @@ class OidcEndpoints:
     # signing out
 
     async def _logout(self, request: web.Request) -> web.Response:
-        """End the session (RP-Initiated Logout 1.0): at once with an id token of this very session, else when asked."""
+        """End the session (RP-Initiated Logout 1.0): at once with an id token of the person, else when asked."""
         posted = request.method == "POST"
         given = await read_form(request) if posted else query(request)
         hint = given.get("id_token_hint", "")[:8000]
         claims = await asyncio.to_thread(self._provider.read_hint, hint) if hint else None
         back = self._after_logout(given, claims)
         found = await self._doors.session(request)
-        meant = found is None or (claims is not None and claims.get("sid") == found[0].public_id)
+        # Only who has an id token of this very person can name it: no other page can.
+        meant = found is None or (claims is not None and claims.get("sub") == found[1].username)
         if found is not None and not meant and not (posted and "_csrf" in given):
             kept = {name: given.get(name, "") for name in ("client_id", "post_logout_redirect_uri", "state")}
             return await self._doors.form_page(request, "passport/sign-out.html", person=found[1], kept=kept)

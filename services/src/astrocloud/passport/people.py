@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,6 +120,7 @@ class People:
                     self._ensure_group(tx, name)
             self._set_groups(tx, username, groups)
             if identity is not None:
+                identity = _canonical(identity)
                 if tx.linked(identity) is not None:
                     raise PassportError("identity-linked", subject=shown(identity.subject))
                 tx.link(identity, username)
@@ -252,7 +253,10 @@ class People:
             The time from which on sessions are good again, in seconds since 1970.
         """
         # Rounded up: a session of this very second may be older than the change, and signing in again is no loss.
-        valid_after = math.ceil(self._clock().timestamp())
+        # Later than any before, because the hub notices by the number that sessions ended.
+        person = tx.person(username)
+        before = person.sessions_valid_after if person is not None else 0
+        valid_after = max(math.ceil(self._clock().timestamp()), before + 1)
         tx.change_person(username, sessions_valid_after=valid_after)
         tx.drop_sessions(username, but=but_session)
         tx.revoke_person_tokens(username, but_session=but_session)
@@ -312,6 +316,7 @@ class People:
         SignInRefused
             ``account-disabled`` (also when removed), ``account-pending``, ``sign-up-closed``.
         """
+        identity = _canonical(identity)
         if self._rules.own_issuer and identity.issuer == self._rules.own_issuer:
             with self._storage.begin() as tx:
                 return admitted(tx.person(identity.subject))
@@ -366,6 +371,11 @@ def check_email(text: str) -> str:
     if text and not (len(text) <= 254 and _EMAIL.match(text)):
         raise PassportError("email-refused", email=shown(text))
     return text
+
+
+def _canonical(identity: Identity) -> Identity:
+    """Return `identity` with its issuer as it is kept: without a final slash, which is added and left out at will."""
+    return replace(identity, issuer=identity.issuer.rstrip("/"))
 
 
 def _display_values(identity: Identity) -> dict[str, Any]:
