@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import pytest
@@ -14,18 +16,33 @@ from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud.core.web import build_app
-from astrocloud.environments import Environment, Tutorial, load_catalogue
+from astrocloud.environments import Catalogue, Environment, Tutorial, load_catalogue
 from astrocloud.portal.factory import build_portal
 from tests.services.portal.fake_hub import FakeHub
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
+@cache
+def _catalogue() -> Catalogue:
+    return load_catalogue(REPOSITORY / "images")
+
+
+@cache
+def _empty_database() -> bytes:
+    """Return an up-to-date database without content, made once: Alembic takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        engine = open_database(sqlite_url(Path(folder)))
+        upgrade_database(engine)
+        engine.dispose()  # the last connection that closes empties the write-ahead log into the file
+        return (Path(folder) / "astrocloud.sqlite").read_bytes()
+
+
 class FakeMenu:
     """The project's own environments with tutorials that need no files."""
 
     def __init__(self) -> None:
-        self.catalogue = load_catalogue(REPOSITORY / "images")
+        self.catalogue = _catalogue()
         self.states: dict[str, str] = {}
         self.lessons = {
             name: Tutorial(
@@ -106,8 +123,8 @@ async def start_portal(data: DataFolder, config: Config | None = None) -> tuple[
     secrets = SecretFiles(data.secrets)
     hub = FakeHub(service_token=secrets.get("service-portal").get_secret_value())
     menu = FakeMenu()
+    (data.databases / "astrocloud.sqlite").write_bytes(_empty_database())
     engine = open_database(sqlite_url(data.databases))
-    upgrade_database(engine)
     config = config or Config()
     service = build_portal(config=config, runtime=runtime, secrets=secrets, data=data, engine=engine, menu=menu)
     app = build_app([service], config=config)
