@@ -203,6 +203,21 @@ class TestEnd:
             assert running.run("status").returncode == 1
             assert not (running.data / "run/status.json").exists()
 
+    def test_a_terminal_that_is_gone_does_not_keep_it_from_ending(self, tmp_path: Path):
+        running = Platform(data=tmp_path / "data", port=free_port())
+        running.data.mkdir()
+        (running.data / "astrocloud.yaml").write_text(json.dumps(LEAN))
+        process = subprocess.Popen(
+            [*COMMAND, "up"], env=running.variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        running.process = process
+        while not process.stdout.readline().startswith("Astrocloud is ready"):
+            assert process.poll() is None
+        before = processes_of(running)
+        process.stdout.close()
+        assert running.stop(signal.SIGHUP) == 0
+        assert not survivors(before)
+
     def test_ctrl_c_in_a_terminal_reaches_it_alone(self, tmp_path: Path):
         # A terminal signals the whole foreground group; the parts are not in it, so that they end in order.
         with running_platform(tmp_path, config=LEAN) as running:

@@ -5,6 +5,7 @@ standard error, in English or Chinese after the locale, and exit status 2; a tra
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -52,7 +53,15 @@ def _print_json(document: object) -> None:
 def _up(_options: argparse.Namespace) -> int:
     from astrocloud.supervisor.up import up
 
-    return up(say=_say, text=_text)
+    def say(line: str) -> None:
+        # A terminal that is gone must not keep the platform from ending in order.
+        with contextlib.suppress(OSError):
+            _say(line)
+
+    try:
+        return up(say=say, text=_text)
+    finally:
+        _let_go_of_closed_output()
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -279,6 +288,14 @@ def _user_parsers(commands: Any, command: Any) -> None:
         change.set_defaults(action=name)
 
 
+def _let_go_of_closed_output() -> None:
+    """Keep the interpreter from failing at its end because nobody reads its output any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refuse(err: PlatformError) -> int:
     sys.stderr.write(f"astrocloud: {err.sentence(terminal_language())}\n")
     return USAGE_ERROR
@@ -301,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refuse(StartError("data-folder", folder=str(root), reason=err.strerror or str(err)))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_closed_output()
         return 1
     except KeyboardInterrupt:
         return 130
