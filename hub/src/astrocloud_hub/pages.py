@@ -14,6 +14,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError
+from astrocloud.core.isolation import people_are_kept_apart
 from astrocloud.core.web import asset
 from astrocloud_hub.errors import HubError, problem_of
 from astrocloud_hub.language import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, choose_language, current_language
@@ -76,6 +77,7 @@ class PlatformHandler:
             "html_lang": words.HTML_LANGUAGE[language],
             "theme": theme if theme in THEMES else "auto",
             "asset": asset,
+            "kept_apart": people_are_kept_apart,
             "path": self.request.path,
             # For the look's account corner; None for services.
             "principal": user if getattr(user, "kind", None) == "user" else None,

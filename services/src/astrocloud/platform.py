@@ -88,7 +88,6 @@ def _portal(context: Context) -> Service:
         config=context.config,
         runtime=context.runtime,
         secrets=context.secrets,
-        data=context.data,
         engine=context.engine,
         menu=CatalogueMenu(config=context.config, data=context.data),
     )

@@ -126,7 +126,7 @@ async def start_portal(data: DataFolder, config: Config | None = None) -> tuple[
     (data.databases / "astrocloud.sqlite").write_bytes(_empty_database())
     engine = open_database(sqlite_url(data.databases))
     config = config or Config()
-    service = build_portal(config=config, runtime=runtime, secrets=secrets, data=data, engine=engine, menu=menu)
+    service = build_portal(config=config, runtime=runtime, secrets=secrets, engine=engine, menu=menu)
     app = build_app([service], config=config)
     app.router.add_routes(hub.routes())
     app.router.add_get("/services/passport/ready", _ok)

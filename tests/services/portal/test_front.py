@@ -1,6 +1,7 @@
 """What everybody sees, and signing in and out."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -93,9 +94,15 @@ async def test_announcement_shows_to_everybody_in_their_language_while_it_lasts(
         assert "停机维护" in await answer.text()
 
 
-async def test_front_page_says_when_people_are_not_kept_apart(portal: Portal) -> None:
-    (portal.data.run / "isolation.json").write_text('{"isolated": false}')
-    async with portal.browser().get("/") as answer:
+@pytest.mark.parametrize(
+    "path", ["/", "/services/portal/home", "/services/portal/sign-out", "/services/portal/nothing"]
+)
+async def test_every_page_says_when_people_are_not_kept_apart(
+    portal: Portal, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = await portal.signed_in("ana")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no bubblewrap here
+    async with browser.get(path) as answer:
         text = await answer.text()
     assert "People are not kept apart" in text
     assert 'role="alert"' in text

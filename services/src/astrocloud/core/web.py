@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_
 
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError, RequestError
+from astrocloud.core.isolation import people_are_kept_apart
 
 if TYPE_CHECKING:
     from astrocloud.config import Config
@@ -268,6 +269,7 @@ def _template_environment(folders: Sequence[Path]) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["asset"] = asset
+    environment.globals["kept_apart"] = people_are_kept_apart
     return environment
 
 

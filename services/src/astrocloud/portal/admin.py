@@ -118,7 +118,7 @@ class AdminPages:
             return await self._list(request, fields=fields, error=sentence, preview=None, status=err.status)
         if await field_of(request, "action") == "preview":
             return await self._list(request, fields=fields, error=None, preview=announcement, status=200)
-        await asyncio.to_thread(self._desk.announcements.save, announcement)
+        await self._desk.publish(announcement)
         return see_other(f"{ADMIN}/announcements")
 
     async def edit(self, request: web.Request) -> web.Response:
@@ -152,16 +152,13 @@ class AdminPages:
             return page(request, template, status=err.status, number=number, **_form(fields, sentence, None))
         if await field_of(request, "action") == "preview":
             return page(request, template, number=number, **_form(fields, None, announcement))
-        try:
-            await asyncio.to_thread(self._desk.announcements.save, announcement)
-        except KeyError as err:
-            raise PortalError("announcement-unknown", number=number) from err
+        await self._desk.publish(announcement)
         return see_other(f"{ADMIN}/announcements")
 
     async def remove(self, request: web.Request) -> web.Response:
         """Remove an announcement."""
         await require_announcer(request)
-        await asyncio.to_thread(self._desk.announcements.remove, number_in(request))
+        await self._desk.withdraw(number_in(request))
         return see_other(f"{ADMIN}/announcements")
 
 

@@ -1,6 +1,5 @@
 """The portal's JSON API, below ``/services/portal/api/``."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ from astrocloud.core.errors import RequestError
 from astrocloud.core.web import read_json
 from astrocloud.portal.desk import Desk
 from astrocloud.portal.domain import check_announcement
-from astrocloud.portal.errors import PortalError
 from astrocloud.portal.health import Health
 from astrocloud.portal.models import Announcement
 from astrocloud.portal.pages import PREFIX, USE, caller_of
@@ -144,18 +142,12 @@ class Api:
             for language in ("en", "zh"):
                 fields[f"{part}_{language}"] = _text(texts, language) if isinstance(texts, dict) else ""
         fields["severity"] = fields["severity"] or "info"
-        announcement = check_announcement(fields, number=number, author=author)
-        try:
-            return await asyncio.to_thread(self._desk.announcements.save, announcement)
-        except KeyError as err:
-            raise PortalError("announcement-unknown", number=number) from err
+        return await self._desk.publish(check_announcement(fields, number=number, author=author))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Remove an announcement."""
         await require_announcer(request)
-        number = number_in(request)
-        if not await asyncio.to_thread(self._desk.announcements.remove, number):
-            raise PortalError("announcement-unknown", number=number)
+        await self._desk.withdraw(number_in(request))
         return web.Response(status=204)
 
 

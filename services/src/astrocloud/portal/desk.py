@@ -1,6 +1,7 @@
 """What somebody can do at the portal: see servers, start and stop them, open a tutorial. Between HTTP and the hub."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from astrocloud.portal.models import Announcement, AnnouncementStore, Environmen
 PATIENCE_S: Final = 1.5
 """How long a browser waits for a server that may be ready at once, before it is shown the stages of the start."""
 
+_ANNOUNCED_S: Final = 2.0
 _log = structlog.get_logger()
 
 
@@ -85,6 +87,7 @@ class Desk:
         self.announcements = announcements
         self.server_limit = server_limit
         self._starting: set[asyncio.Task[bool]] = set()
+        self._announced: tuple[float, Sequence[Announcement]] = (0.0, ())
 
     async def start(self, caller: Caller, *, environment: str, size: str, title: str) -> tuple[Server, bool]:
         """Start a server and return it, and whether it accepts already.
@@ -212,9 +215,31 @@ class Desk:
 
     async def shown_announcements(self) -> list[Announcement]:
         """Return what everybody is told now, the most urgent first."""
+        until, kept = self._announced
+        if time.monotonic() >= until:
+            # Everybody's front page asks; another process that writes them is seen a moment later.
+            kept = await asyncio.to_thread(self.announcements.all)
+            self._announced = (time.monotonic() + _ANNOUNCED_S, kept)
         now = datetime.now(UTC)
-        found = [each for each in await asyncio.to_thread(self.announcements.all) if each.shown_at(now)]
+        found = [each for each in kept if each.shown_at(now)]
         return sorted(found, key=lambda each: ("critical", "warning", "info").index(each.severity))
+
+    async def publish(self, announcement: Announcement) -> Announcement:
+        """Keep a new announcement or a changed one; return it. Raises ``announcement-unknown`` when it is gone."""
+        try:
+            kept = await asyncio.to_thread(self.announcements.save, announcement)
+        except KeyError as err:
+            raise PortalError("announcement-unknown", number=announcement.id) from err
+        finally:
+            self._announced = (0.0, ())
+        return kept
+
+    async def withdraw(self, number: int) -> None:
+        """Remove an announcement. Raises ``announcement-unknown`` when there is none."""
+        there = await asyncio.to_thread(self.announcements.remove, number)
+        self._announced = (0.0, ())
+        if not there:
+            raise PortalError("announcement-unknown", number=number)
 
 
 def _pending(server: Server, then: str) -> str:

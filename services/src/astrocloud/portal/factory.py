@@ -8,7 +8,6 @@ from sqlalchemy import Engine, text
 
 from astrocloud.config import Config
 from astrocloud.core.auth import HubLogin
-from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud.core.web import Service
@@ -27,7 +26,6 @@ def build_portal(
     config: Config,
     runtime: Runtime,
     secrets: SecretFiles,
-    data: DataFolder,
     engine: Engine,
     menu: Menu,
 ) -> Service:
@@ -35,7 +33,7 @@ def build_portal(
 
     Parameters
     ----------
-    config, runtime, secrets, data, engine
+    config, runtime, secrets, engine
         Those of the platform.
     menu
         What can be started; the portal does not know where it comes from.
@@ -71,7 +69,7 @@ def build_portal(
             "hub": hub_state,
             "database": database_state,
             f"environment:{menu.environments()[0].id}": environment_state,
-            "isolation": isolation(data.run),
+            "isolation": isolation,
         }
     )
 

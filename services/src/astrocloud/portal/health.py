@@ -1,15 +1,14 @@
 """The state of each part of the platform, as the front page tells it."""
 
 import asyncio
-import json
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 import aiohttp
 import structlog
+
+from astrocloud.core.isolation import people_are_kept_apart
 
 Check = Callable[[], Awaitable[str]]
 
@@ -61,23 +60,6 @@ def answers(url: str) -> Check:
     return check
 
 
-def isolation(run: Path) -> Check:
-    """Return a check that people's servers are kept apart: what the hub found (``isolation.json``), else bubblewrap.
-
-    Parameters
-    ----------
-    run
-        The folder of what is true while the platform runs.
-    """
-
-    async def check() -> str:
-        return await asyncio.to_thread(_isolation, run)
-
-    return check
-
-
-def _isolation(run: Path) -> str:
-    try:
-        return "ok" if json.loads((run / "isolation.json").read_text(encoding="utf-8"))["isolated"] is True else "off"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "ok" if shutil.which("bwrap") else "off"
+async def isolation() -> str:
+    """Return whether people's servers are kept apart: ``ok`` or ``off``."""
+    return "ok" if people_are_kept_apart() else "off"

@@ -125,7 +125,6 @@ class Pages:
                 for name, state in parts.items()
             ],
             "all_well": not any(state in NOT_WELL for state in parts.values()),
-            "isolation_off": parts.get("isolation") == "off",
             "announcements": announcements,
         }
 
