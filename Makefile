@@ -14,7 +14,8 @@ PROXY := hub/proxy/node_modules/configurable-http-proxy/package.json
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := hardlink
 
-.PHONY: help run test test-fast lint format docs bench clean lock install install-dev bubblewrap chromium
+.PHONY: help run test test-fast lint format docs bench clean lock install install-dev bubblewrap chromium \
+  cluster cluster-down test-kube images
 
 help: ## Say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +27,7 @@ test: install-dev bubblewrap chromium ## Run the whole test suite
 	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: install-dev bubblewrap ## Run the tests that take less than five minutes together
-	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -m "not slow and not e2e" $(PYTEST_ARGS)
+	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -m "not slow and not e2e and not kube" $(PYTEST_ARGS)
 
 lint: install-dev ## Check format, style, types and layers
 	$(BIN)/ruff format --check .
@@ -44,6 +45,19 @@ docs: install-dev ## Build the documentation, with every warning an error
 
 bench: install-dev bubblewrap ## Measure the figures that docs/performance.md quotes
 	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m tests.bench
+
+images: ## Build the images with buildah, podman or docker (IMAGES="hub proxy", IMAGE_PREFIX=, IMAGE_PUSH=1)
+	@images/build $(IMAGES)
+
+cluster: install-dev ## Bring up a Kubernetes of three nodes on this machine (root on Debian)
+	@$(BIN)/python -m tests.kube.cluster up
+
+cluster-down: install-dev ## End that cluster and leave nothing of it running
+	@$(BIN)/python -m tests.kube.cluster down
+
+test-kube: install-dev ## Run the tests on a cluster: that one, or the one that KUBECONFIG names
+	@$(BIN)/python -m tests.kube.cluster build
+	$(BIN)/python -m pytest -m kube tests/kube $(PYTEST_ARGS)
 
 clean: ## Remove what was built and installed here; people's data stays
 	rm -rf $(VENV) .tools .cache hub/proxy/node_modules docs/_build docs/reference/_generated bench-results test-results \
