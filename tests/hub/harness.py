@@ -142,7 +142,7 @@ class Browser:
 class Platform:
     """Proxy, hub and fake services in one data folder."""
 
-    def __init__(self, root: Path, *, config: str = "", settings: dict[str, str] | None = None) -> None:
+    def __init__(self, root: Path, *, config: str = "", settings: dict[str, str] | None = None, uid: int = 0) -> None:
         self.data = DataFolder(root)
         self.data.make()
         if config:
@@ -150,6 +150,7 @@ class Platform:
         self.runtime = Runtime.choose(self.data, bind="127.0.0.1", port=free_port(), public_url=None)
         self.secrets = SecretFiles(self.data.secrets)
         self.settings = settings or {}
+        self.uid = uid
         self.services = FakeServices(
             port=self.runtime.services_port,
             internal=self.secrets.get("internal").get_secret_value(),
@@ -190,6 +191,9 @@ class Platform:
             self.proxy = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def start_hub(self, *, wait: bool = True) -> None:
+        if self.uid:
+            for path in (self.data.root, *self.data.root.rglob("*")):
+                os.chown(path, self.uid, self.uid, follow_symlinks=False)
         environment = {
             **os.environ,
             "ASTROCLOUD_DATA": str(self.data.root),
@@ -202,8 +206,11 @@ class Platform:
             f"main(Path({str(HERE / 'hub_settings.py')!r}))"
         )
         with (self.data.logs / "hub.log").open("ab") as log:
+            become = (
+                ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--"] if self.uid else []
+            )
             self.hub = subprocess.Popen(
-                [sys.executable, "-c", code], env=environment, stdout=log, stderr=log, start_new_session=True
+                [*become, sys.executable, "-c", code], env=environment, stdout=log, stderr=log, start_new_session=True
             )
         if wait:
             until(self.healthy, seconds=60, what="the hub is healthy")

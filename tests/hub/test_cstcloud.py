@@ -88,7 +88,10 @@ def cstcloud() -> Iterator[Cstcloud]:
 
 @pytest.fixture(scope="module")
 def platform(start_platform: Callable[..., Platform], cstcloud: Cstcloud) -> Platform:
-    config = f"passport: {{kind: cstcloud, client_id: '12345', client_secret: {{env: CST_SECRET}}, base_url: '{cstcloud.url}'}}\n"
+    config = (
+        "passport: {kind: cstcloud, client_id: '12345', client_secret: {env: CST_SECRET}, "
+        f"base_url: '{cstcloud.url}'}}\n"
+    )
     platform = start_platform(config=config, settings={"CST_SECRET": "s3cret"})
     platform.services.links[(cstcloud.url, "10086")] = "ada"
     return platform

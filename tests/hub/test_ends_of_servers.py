@@ -64,11 +64,22 @@ def test_a_larger_size_has_more_memory(platform: Platform) -> None:
 
 def test_a_fork_bomb_stops_at_the_limit(platform: Platform) -> None:
     start(platform)
-    bomb = (
-        "import os, signal, time\npids = []\ntry:\n    while len(pids) < 500:\n        pid = os.fork()\n"
-        "        if pid == 0:\n            time.sleep(60); os._exit(0)\n        pids.append(pid)\nexcept OSError as err:\n"
-        "    print(err.errno == 11, len(pids) < 64)\nfor pid in pids:\n    os.kill(pid, 9); os.waitpid(pid, 0)"
-    )
+    bomb = """
+import os, time
+pids = []
+try:
+    while len(pids) < 500:
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        pids.append(pid)
+except OSError as err:
+    print(err.errno == 11, len(pids) < 64)
+for pid in pids:
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+"""
     assert platform.run("ada", bomb) == "True True"
 
 

@@ -172,9 +172,12 @@ def test_an_orphan_is_collected(servers: Platform) -> None:
 
 
 def test_interrupting_a_child_works(servers: Platform) -> None:
-    code = (
-        "import subprocess, sys, signal\n"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'], stdout=subprocess.PIPE)\n"
-        "p.stdout.readline(); p.send_signal(signal.SIGINT); print(p.wait(20))"
-    )
+    code = """
+import signal, subprocess, sys
+child = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"]
+p = subprocess.Popen(child, stdout=subprocess.PIPE)
+p.stdout.readline()
+p.send_signal(signal.SIGINT)
+print(p.wait(20))
+"""
     assert servers.run("ada", code) == str(-2)

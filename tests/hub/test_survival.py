@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from astrocloud_hub.spawners.records import Records
@@ -113,10 +114,8 @@ def test_ended_servers_leave_no_process_and_no_control_group(platform: Platform)
     assert platform.records.read("ada", "") is None
     assert not [folder for folder in record.control_groups if os.path.exists(folder)]
     assert platform.hub is not None
-    children = subprocess.run(
-        ["ps", "-o", "stat=,cmd=", "--ppid", str(platform.hub.pid)], capture_output=True, text=True
-    )
-    assert "Z" not in {line.split()[0][0] for line in children.stdout.splitlines() if line.strip()}
+    states = [process.status() for process in psutil.Process(platform.hub.pid).children()]
+    assert psutil.STATUS_ZOMBIE not in states
 
 
 def test_several_servers_of_one_person_up_to_the_limit(platform: Platform) -> None:

@@ -55,10 +55,16 @@ class AstrocloudHub(JupyterHub):
                 set_pragmas(connection.connection.dbapi_connection)
 
     def init_handlers(self) -> None:
-        """Put the platform's part in front of every handler."""
+        """Put the platform's part in front of every handler.
+
+        Left out are those that services asked about tokens and cookies before JupyterHub 2: nobody does any more, they
+        have the secret in their address, and fail with a status 500 when they are asked otherwise than by a service.
+        """
         super().init_handlers()
         self.handlers: list[Any]
-        self.handlers = [(rule[0], with_platform(rule[1]), *rule[2:]) for rule in self.handlers]
+        self.handlers = [
+            (rule[0], with_platform(rule[1]), *rule[2:]) for rule in self.handlers if "/api/authorizations/" not in rule[0]
+        ]
 
     def init_tornado_settings(self) -> None:
         """Log requests our way."""

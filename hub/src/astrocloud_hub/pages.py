@@ -31,6 +31,8 @@ class PlatformHandler:
     request: Any
     settings: dict[str, Any]
     _started: float
+    # JupyterHub (6.1) asks for it before it has said so of a request by cookie, and fails; goes when it no longer does.
+    _token_authenticated: bool = False
 
     async def prepare(self) -> None:
         """Note language and request id for everything that this request leads to."""

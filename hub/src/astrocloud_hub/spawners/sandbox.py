@@ -100,8 +100,8 @@ def argv(sandbox: Sandbox, programs: Programs) -> list[str]:
     for bind in sandbox.binds:
         command += [*_parents(bind.target, made), "--bind" if bind.writable else "--ro-bind", bind.source, bind.target]
         made.add(bind.target)
-    # The sandbox's own root is a tmpfs without a size: nobody writes there.
-    command += ["--remount-ro", "/", "--chdir", sandbox.chdir, "--"]
+    # The sandbox's own root and /dev are tmpfs without a size: nobody writes there.
+    command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", sandbox.chdir, "--"]
     if sandbox.as_root:
         command += _become(person, programs)
     return [*command, *_limited(sandbox, programs), "/bin/sh", "-c", INIT, "astrocloud-server", *sandbox.command]
