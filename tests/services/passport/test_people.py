@@ -83,6 +83,30 @@ async def test_groups_have_members_and_their_names_are_not_reused(call: Program)
     assert (await call("DELETE", "groups/ghost"))[1]["code"] == "group-unknown"
 
 
+@pytest.mark.parametrize(
+    ("token", "status"), [("", 401), ("made-up", 401), ("ada-plain", 403), ("bob-token", 403), ("service-token", 200)]
+)
+async def test_people_are_for_administrators_with_the_scope(call: Program, token: str, status: int) -> None:
+    assert (await call("GET", "people", token=token))[0] == status
+    assert (await call("GET", "groups", token=token))[0] == status
+    if status != 200:
+        assert (await call("POST", "people", {"username": "eva"}, token=token))[0] == status
+        assert (await call("DELETE", "people/bob", token=token))[0] == status
+
+
+async def test_who_is_no_administrator_any_more_is_refused_at_once(call: Program) -> None:
+    assert (await call("GET", "people", token="ada-token"))[0] == 200
+    await asyncio.to_thread(call.platform.directory.add, "eva", admin=True, password=PASSWORD)
+    assert (await call("PATCH", "people/ada", {"admin": False}))[0] == 200
+    assert (await call("GET", "people"))[0] == 403
+
+
+async def test_last_administrator_cannot_go(call: Program) -> None:
+    for method, document in [("DELETE", None), ("PATCH", {"admin": False}), ("PATCH", {"status": "disabled"})]:
+        status, answer = await call(method, "people/ada", document)
+        assert (status, answer["code"]) == (409, "last-admin")
+
+
 UNFIT_PEOPLE = [
     ({}, "bad-request"),
     ([], "bad-request"),

@@ -160,6 +160,46 @@ async def test_prompt_none_without_a_session_is_told_to_the_client(relying: Rely
     assert error_of(page, relying) == "invalid_request"
 
 
+@pytest.mark.parametrize("changes", [{"prompt": "login"}, {"max_age": "60"}, {"max_age": "0"}])
+async def test_client_can_ask_for_the_password_again(
+    relying: Relying, browser: Browser, changes: dict[str, str | None]
+) -> None:
+    first = await relying.sign_in(browser)
+    relying.platform.clock.forward(minutes=5)
+    page = await browser.get(relying.authorize_path(**changes))
+    assert page.location.startswith(f"{PREFIX}/sign-in?")
+    # Coming back without having typed it gets nowhere.
+    back = parse_qs(urlsplit(page.location).query)["next"][0]
+    assert (await browser.get(back)).location.startswith(f"{PREFIX}/sign-in?")
+    second = await relying.sign_in(browser, **changes)
+    keys = await relying.keys()
+    before, after = (jwt.decode(r["id_token"], keys).claims["auth_time"] for r in (first, second))
+    assert after >= before + 300
+
+
+async def test_max_age_zero_without_a_session_asks_once(relying: Relying, browser: Browser) -> None:
+    assert await relying.sign_in(browser, max_age="0")
+
+
+async def test_unfit_max_age_is_an_error(relying: Relying, browser: Browser) -> None:
+    await browser.sign_in("ada")
+    for value in ("soon", "-1"):
+        assert error_of(await browser.get(relying.authorize_path(max_age=value)), relying) == "invalid_request"
+
+
+async def test_scope_tells_no_more_than_was_asked(relying: Relying, browser: Browser) -> None:
+    await asyncio.to_thread(relying.platform.directory.add, "eva", password="correct horse battery", email="e@x.org")
+    reply = await relying.sign_in(browser, "eva", scope="openid unknown")
+    assert reply["scope"] == "openid"
+    assert (await relying.userinfo(reply["access_token"]))[1] == {"sub": "eva"}
+    relying.client.scope = None
+    status, answer = await relying.refresh(reply["refresh_token"], scope="openid email")
+    assert (status, answer["error"]) == (400, "invalid_scope")
+
+
+# what is refused
+
+
 UNFIT_REQUESTS = [
     ({"code_challenge": None}, "invalid_request"),
     ({"code_challenge_method": None}, "invalid_request"),
