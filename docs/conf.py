@@ -34,6 +34,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": False,
+    "header_links_before_dropdown": 4,
+    "navbar_align": "left",
     "pygments_light_style": "default",
     "pygments_dark_style": "github-dark",
 }
