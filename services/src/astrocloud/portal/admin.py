@@ -16,7 +16,7 @@ from astrocloud.portal.desk import Desk
 from astrocloud.portal.domain import ANNOUNCEMENT_TEXT_LIMIT, ANNOUNCEMENT_TITLE_LIMIT, check_announcement
 from astrocloud.portal.errors import PortalError
 from astrocloud.portal.models import SEVERITIES, Announcement
-from astrocloud.portal.pages import PREFIX, caller_of, field_of, see_other
+from astrocloud.portal.pages import PREFIX, USE, caller_of, field_of, see_other
 from astrocloud.portal.views import server_view
 
 ADMIN: Final = f"{PREFIX}/admin"
@@ -55,12 +55,12 @@ class AdminPages:
 
     async def first(self, request: web.Request) -> web.Response:
         """Send an administrator to the first page."""
-        await require(request, admin=True)
+        await require(request, scope=USE, admin=True)
         return see_other(f"{ADMIN}/servers")
 
     async def servers(self, request: web.Request) -> web.Response:
         """Show everybody's running servers."""
-        principal = await require(request, admin=True)
+        principal = await require(request, scope=USE, admin=True)
         return page(request, "portal/admin_servers.html", **await self._running(request, principal))
 
     async def _running(self, request: web.Request, principal: Principal) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class AdminPages:
 
     async def stop(self, request: web.Request) -> web.Response:
         """Stop somebody's server."""
-        principal = await require(request, admin=True)
+        principal = await require(request, scope=USE, admin=True)
         await self._desk.stop(
             caller_of(request, principal),
             owner=await field_of(request, "owner"),

@@ -1,7 +1,7 @@
 """The portal's pages for everybody: the front page, its fragments, and the forms on it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from astrocloud.config import Config
 from astrocloud.core import words
 from astrocloud.core.auth import HUB_TOKEN, HubLogin, Principal, current, require
 from astrocloud.core.errors import RequestError
+from astrocloud.core.isolation import people_are_kept_apart
 from astrocloud.core.web import (
     LANGUAGE_COOKIE,
     PAGES,
@@ -36,6 +37,9 @@ from astrocloud.portal.views import (
 PREFIX: Final = "/services/portal"
 USE: Final = "custom:portal:use"
 _YEAR_S: Final = 365 * 86400
+_FRONTS: Final = 32
+"""How many front pages are kept: two languages and three themes, for a few states of the platform."""
+_FRONT_HEADERS: Final = ("Content-Language", "Vary")
 
 
 def caller_of(request: web.Request, principal: Principal) -> Caller:
@@ -80,6 +84,7 @@ class Pages:
         self._login = login
         self._secure = secure
         self._idle_hours = f"{config.servers.idle_timeout_s / 3600:g}"
+        self._fronts: dict[Hashable, tuple[str, dict[str, str]]] = {}
         self._never_idle = config.servers.idle_timeout_s == 0
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
@@ -105,8 +110,21 @@ class Pages:
         ]
 
     async def front(self, request: web.Request) -> web.Response:
-        """Show the front page as everybody may see it; its script fetches what is the reader's own."""
-        return page(request, "portal/front.html", **await self._public(request))
+        """Show the front page as everybody may see it; its script fetches what is the reader's own.
+
+        It is the same for everybody, so it is written once for what it says.
+        """
+        public = await self._public(request)
+        theme = request.cookies.get(THEME_COOKIE, "auto")
+        said = (tuple(public["parts"]), tuple(public["announcements"]), people_are_kept_apart())
+        key = (language_of(request), theme if theme in THEMES else "auto", said)
+        if key not in self._fronts:
+            response = page(request, "portal/front.html", **public)
+            if len(self._fronts) >= _FRONTS:
+                self._fronts.clear()
+            self._fronts[key] = (str(response.text), {name: response.headers[name] for name in _FRONT_HEADERS})
+        text, headers = self._fronts[key]
+        return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def to_front(self, _request: web.Request) -> web.Response:
         """Send people who look for the portal to the front page."""
@@ -139,18 +157,18 @@ class Pages:
     async def home(self, request: web.Request) -> web.Response:
         """Show what is the reader's own: a page, or with the header ``X-Fragment`` a fragment for the front page."""
         if "X-Fragment" in request.headers:
-            principal = await current(request)
-            if principal is None:
+            if await current(request) is None:
                 return web.Response(status=204)  # no error: everybody's front page asks
+            principal = await require(request, scope=USE)
             return page(request, "portal/_home.html", return_to="/", **await self._own(request, principal))
-        principal = await require(request)
+        principal = await require(request, scope=USE)
         return page(request, "portal/home.html", **await self._public(request), **await self._own(request, principal))
 
     async def servers(self, request: web.Request) -> web.Response:
         """Show the reader's servers alone, for the front page to look again."""
-        principal = await current(request)
-        if principal is None:
-            raise RequestError("not-signed-in")
+        if await current(request) is None:
+            raise RequestError("not-signed-in")  # not sent to sign in: a script of the front page asks
+        principal = await require(request, scope=USE)
         return page(request, "portal/_servers.html", return_to="/", **await self._own_servers(request, principal))
 
     async def _own_servers(self, request: web.Request, principal: Principal) -> dict[str, Any]:
