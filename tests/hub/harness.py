@@ -273,6 +273,7 @@ class Platform:
         assert answer.status in {201, 202}, answer.text
         return until(
             lambda: (model := self.server(user, name)).get("ready") and model,
+            seconds=120,
             what=f"server of {user} is ready; log: {self.hub_log()[-2000:]}",
         )
 

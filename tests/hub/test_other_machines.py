@@ -121,8 +121,11 @@ def test_a_real_server_lets_its_person_in_and_nobody_else(
     )
     ada, ben = platform.sign_in("ada"), platform.sign_in("ben")
     platform.start_server("ada", resources="large")
+    page = ada.open("/user/ada/lab")
+    assert page.status == 200, (page.url, page.text[:500], ada.trail)
     mine = ada.open("/user/ada/api/status", headers={"Accept": "application/json"})
     assert (mine.status, "kernels" in mine.json()) == (200, True)
+    assert ben.open("/user/ada/lab").status == 403
     assert ben.open("/user/ada/api/status").status == 403
     model = platform.stop_server("ada")
     assert model["state"]["last_end"]["reason"] == "stopped"

@@ -63,7 +63,9 @@ class AstrocloudHub(JupyterHub):
         super().init_handlers()
         self.handlers: list[Any]
         self.handlers = [
-            (rule[0], with_platform(rule[1]), *rule[2:]) for rule in self.handlers if "/api/authorizations/" not in rule[0]
+            (rule[0], with_platform(rule[1]), *rule[2:])
+            for rule in self.handlers
+            if "/api/authorizations/" not in rule[0]
         ]
 
     def init_tornado_settings(self) -> None:

@@ -171,6 +171,8 @@ def _servers(c: HubConfig, config: Config, data: DataFolder) -> None:
     c.LocalSpawner.ready_timeout_s = config.servers.start_timeout_s
     # Nothing of the hub's own environment goes to a server.
     c.Spawner.env_keep = []
+    # A server believes the hub about a token for so long, in seconds; stock is 300.
+    c.Spawner.args = ["--HubAuth.cache_max_age=20"]
     # Making an environment counts as part of a start and has limits of its own.
     c.Spawner.start_timeout = 3600
     c.Spawner.http_timeout = 30

@@ -21,6 +21,7 @@ from traitlets import Bool, Enum, Float, Integer, Unicode, default
 from astrocloud.core.errors import PlatformError
 from astrocloud.core.layout import DataFolder
 from astrocloud_hub.errors import HubError, SpawnRefusal
+from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners import homes, limits, ports, view
 from astrocloud_hub.spawners.ends import End, Reason, end_of
 from astrocloud_hub.spawners.environments import EnvironmentSource
@@ -253,7 +254,8 @@ class LocalSpawner(Spawner):
             as_root=self.as_root,
             programs=programs,
         )
-        return replace(launch, variables=self._variables(launch, options, language=str(state.get("language") or "en")))
+        # The language in which the person asks for the server, so that JupyterLab goes on in it.
+        return replace(launch, variables=self._variables(launch, options, language=current_language()))
 
     def _variables(self, launch: Launch, options: ServerOptions, *, language: str) -> dict[str, str]:
         """Return the server's environment: the hub's part, and a few plain things; nothing of the hub's own."""
