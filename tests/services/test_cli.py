@@ -114,6 +114,23 @@ class TestSentences:
         (command.data / "astrocloud.yaml").symlink_to("nowhere.yaml")
         command.refused("up", says="astrocloud.yaml")
 
+    def test_a_secret_that_is_not_there(self, command: Command):
+        command.data.mkdir()
+        block = {
+            "kind": "oidc",
+            "issuer": "https://id.example.org",
+            "client_id": "x",
+            "client_secret": {"env": "NO_WORD"},
+        }
+        (command.data / "astrocloud.yaml").write_text(json.dumps({"passport": block}))
+        command.refused("up", says="NO_WORD")
+
+    def test_environments_that_are_not_there(self, command: Command, tmp_path: Path):
+        command.data.mkdir()
+        for block, says in (({"default": "astr"}, "astr"), ({"folder": str(tmp_path / "none")}, "none")):
+            (command.data / "astrocloud.yaml").write_text(json.dumps({"environments": block}))
+            command.refused("up", says=says)
+
     def test_a_missing_file(self, command: Command, tmp_path: Path):
         command.refused("check-config", str(tmp_path / "none.yaml"), says="none.yaml")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from astrocloud.config import parse_config
 from astrocloud.core.errors import StartError
 from astrocloud.core.layout import DataFolder
 from astrocloud.supervisor import programs
@@ -245,6 +246,24 @@ class TestChecks:
 
 
 class TestPrograms:
+    def test_a_part_gets_what_it_needs_of_the_environment_and_the_hub_alone_the_secrets(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        block = {
+            "kind": "oidc",
+            "issuer": "https://id.example.org",
+            "client_id": "x",
+            "client_secret": {"env": "ASTROCLOUD_WORD"},
+        }
+        config = parse_config({"passport": block}, source="test")
+        monkeypatch.setenv("ASTROCLOUD_WORD", "correct-horse")
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org")
+        monkeypatch.setenv("SOME_CLOUD_KEY", "not-yours")
+        base, for_hub = programs.passed_on(config)
+        assert for_hub == {"ASTROCLOUD_WORD": "correct-horse"}
+        assert base["HTTPS_PROXY"] == "http://proxy.example.org"
+        assert not {"ASTROCLOUD_WORD", "SOME_CLOUD_KEY"} & set(base)
+
     def program(self, folder: Path, name: str, text: str) -> None:
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")

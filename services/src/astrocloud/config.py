@@ -262,6 +262,17 @@ class Config(Block):
             raise ValueError(msg)
         return value
 
+    def secret_sources(self) -> list[SecretSource]:
+        """Return where the secrets are that this configuration names."""
+        return _secret_sources(self)
+
+
+def _secret_sources(block: BaseModel) -> list[SecretSource]:
+    if isinstance(block, SecretSource):
+        return [block]
+    values = [getattr(block, name) for name in type(block).model_fields]
+    return [source for value in values if isinstance(value, BaseModel) for source in _secret_sources(value)]
+
 
 _TAGS: Final = ("embedded", "cstcloud", "oidc")
 """The values of `kind` by which a passport's block is told from the others."""

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from astrocloud.config import Config
 from astrocloud.core.errors import StartError
 from astrocloud.core.layout import DATA_VARIABLE, DataFolder, project_folder
 from astrocloud.core.runtime import Runtime
@@ -65,9 +66,16 @@ def find_proxy() -> str:
     raise StartError("program-missing", program="configurable-http-proxy")
 
 
-def parts(*, runtime: Runtime, data: DataFolder, secrets: SecretFiles) -> dict[str, Part]:
+def passed_on(config: Config) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what of this process's environment every part gets, and the secrets that only the hub gets."""
+    names = {source.env for source in config.secret_sources()}
+    base = {name: value for name, value in os.environ.items() if _PASSED_ON.match(name) and name not in names}
+    return base, {name: value for name, value in os.environ.items() if name in names}
+
+
+def parts(*, config: Config, runtime: Runtime, data: DataFolder, secrets: SecretFiles) -> dict[str, Part]:
     """Return the platform's parts, not started yet: ``proxy``, ``hub``, ``services``."""
-    base = {name: value for name, value in os.environ.items() if _PASSED_ON.match(name)}
+    base, for_hub = passed_on(config)
     base[DATA_VARIABLE] = str(data.root)
     base["PYTHONUNBUFFERED"] = "1"
     # The hub's own path must find jupyterhub's programs first, wherever `astrocloud` was called from.
@@ -88,6 +96,6 @@ def parts(*, runtime: Runtime, data: DataFolder, secrets: SecretFiles) -> dict[s
     ]
     return {
         "proxy": part("proxy", proxy, {"CONFIGPROXY_AUTH_TOKEN": proxy_token}),
-        "hub": part("hub", [sys.executable, "-m", "astrocloud_hub"]),
+        "hub": part("hub", [sys.executable, "-m", "astrocloud_hub"], for_hub),
         "services": part("services", [sys.executable, "-m", "astrocloud.cli", "serve", "all"]),
     }

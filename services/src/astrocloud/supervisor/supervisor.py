@@ -115,7 +115,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._ending.set)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        self._parts = programs.parts(runtime=self._runtime, data=self._data, secrets=self._secrets)
+        self._parts = programs.parts(config=self._config, runtime=self._runtime, data=self._data, secrets=self._secrets)
         await self._end_leftovers()
         watchers = [asyncio.create_task(self._keep(part)) for part in self._parts.values()]
         try:

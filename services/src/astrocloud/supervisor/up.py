@@ -37,6 +37,7 @@ def up(*, say: Callable[[str], None], text: Callable[..., str]) -> int:
     data = DataFolder.from_environment()
     data.make()
     config = load_config(data.config_if_any)
+    _check(config, data)
     configure_logs(level="warning", part="supervisor")
     with only_one(data):
         check_port(bind, port)
@@ -47,6 +48,14 @@ def up(*, say: Callable[[str], None], text: Callable[..., str]) -> int:
         supervisor = Supervisor(config=config, data=data, runtime=runtime, secrets=secrets)
         asyncio.run(_run(supervisor, config=config, data=data, runtime=runtime, say=say, text=text))
     return 0
+
+
+def _check(config: Config, data: DataFolder) -> None:
+    """Find what the parts would stumble over, so that it is one sentence here and not a part that does not start."""
+    for source in config.secret_sources():
+        source.read()
+    catalogue, _builder = catalogue_and_builder(config, data)
+    catalogue.get(config.environments.default)
 
 
 async def _run(
