@@ -29,8 +29,8 @@ metadata: Final = MetaData(
 )
 """All tables of all services."""
 
-OWNERS: Final = ("passport", "portal", "vospace")
-"""Services that have tables."""
+OWNERS: Final = ("core/uws", "passport", "portal", "vospace")
+"""Packages that have tables: services, and what they share."""
 
 
 def sqlite_url(folder: Path) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Final
 from urllib.parse import quote
@@ -20,7 +20,7 @@ from astrocloud.vospace.preauth import PREFIX as PREAUTH
 from astrocloud.vospace.preauth import Signer
 from astrocloud.vospace.receiving import Receiver
 from astrocloud.vospace.sending import check_conditions, file_response
-from astrocloud.vospace.uploads import Upload, etag
+from astrocloud.vospace.uploads import etag
 
 _FILES: Final = f"{PREFIX}/files"
 
@@ -140,6 +140,30 @@ class FilesApi:
         if length == 0 and request.headers.get("x-total-length", "0") != "0":
             # CADC's clients ask so whether a file can be sent in segments. Not here: they send it whole then.
             return web.Response(status=200)
+        created, tag, md5 = await self._take(
+            person, path, request.content.iter_any(), length, announced=announced, request=request
+        )
+        headers = {"ETag": tag, **digests.headers_of(md5)}
+        return web.Response(status=201 if created else 200, headers=headers)
+
+    async def take(self, person: Person, path: NodePath, pieces: AsyncIterator[bytes], length: int | None) -> None:
+        """Put what `pieces` gives into the node at `path`, as a whole or not at all."""
+        await self._take(person, path, pieces, length, announced={}, request=None)
+
+    async def _take(
+        self,
+        person: Person,
+        path: NodePath,
+        pieces: AsyncIterator[bytes],
+        length: int | None,
+        *,
+        announced: dict[str, bytes],
+        request: web.Request | None,
+    ) -> tuple[bool, str, str | None]:
+        """Take bytes into their place; return whether it is new, its entity tag and its MD5.
+
+        Whatever fails leaves the old file as it was.
+        """
         upload = await self._door.run(self._nodes.begin_upload, person, path, length=length)
         receiver = Receiver(
             upload=upload,
@@ -148,40 +172,30 @@ class FilesApi:
             limit_bytes=self._door.settings.upload_limit_bytes,
         )
         created = upload.created
-        status = await self._receive(request, upload, receiver, announced, length)
-        headers = {"ETag": status, **digests.headers_of(receiver.md5)}
-        return web.Response(status=201 if created else 200, headers=headers)
-
-    async def _receive(
-        self,
-        request: web.Request,
-        upload: Upload,
-        receiver: Receiver,
-        announced: dict[str, bytes],
-        length: int | None,
-    ) -> str:
-        """Take the body into its place; return the new entity tag. Whatever fails leaves the old file as it was."""
         old = upload.replaced
+        tag = old.etag if old is not None else None
         accounted = committed = False
         commit: asyncio.Future[os.stat_result] | None = None
+        headers: Mapping[str, str] = request.headers if request is not None else {}
         try:
-            tag = old.etag if old is not None else None
-            check_conditions(request, tag=tag, modified_s=int(old.status.st_mtime) if old is not None else None)
+            if request is not None:
+                modified_s = int(old.status.st_mtime) if old is not None else None
+                check_conditions(request, tag=tag, modified_s=modified_s)
             await self._door.run(receiver.open_account, length)
             accounted = True
-            if request.headers.get("Expect", "").lower() == "100-continue":
+            if request is not None and headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
-            wants_none = "md5=0" in request.headers.get("Want-Repr-Digest", "").replace(" ", "")
+            wants_none = "md5=0" in headers.get("Want-Repr-Digest", "").replace(" ", "")
             algorithms = {*announced} if wants_none else {*announced, "md5"}
-            await receiver.receive(request, algorithms=algorithms, length=length)
+            await receiver.receive(pieces, algorithms=algorithms, length=length)
             receiver.check(announced)
             commit = asyncio.ensure_future(
                 self._door.run(
                     upload.commit,
                     md5=receiver.md5,
-                    must_be_new=request.headers.get("If-None-Match", "").strip() == "*",
-                    must_match=tag if "If-Match" in request.headers else None,
+                    must_be_new=headers.get("If-None-Match", "").strip() == "*",
+                    must_match=tag if "If-Match" in headers else None,
                 )
             )
             # Not to be stopped half-way: whether it happened must be known here.
@@ -195,7 +209,7 @@ class FilesApi:
                 await self._door.run(upload.abandon)
             if accounted:
                 await self._door.run(receiver.close_account, committed=committed)
-        return etag(done)
+        return created, etag(done), receiver.md5
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         person, path, _view = await self._who(request)

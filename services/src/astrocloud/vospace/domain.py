@@ -358,6 +358,14 @@ class Nodes:
             size, files = self.tree.remove(path)
         self._refund(path, size=size, files=files)
 
+    def delete_one(self, person: Person, path: NodePath) -> None:
+        """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does."""
+        self._check_not_a_top(path)
+        with self._as(person, path, acl.WRITE):
+            self._check_unlocked(path)
+            size, files = self.tree.remove_one(path)
+        self._refund(path, size=size, files=files)
+
     def move(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
         """Move `source` to `target`, or into it when it is a folder; return where it is now.
 
@@ -446,6 +454,16 @@ class Nodes:
             raise Fault("vospace-node-locked", uri=str(path.parent))
 
     # Bytes in
+
+    def check_source(self, person: Person, path: NodePath) -> Node:
+        """Return the node whose bytes `path` leads to, through links. Raises as `get` does."""
+        with self._as(person, path, acl.READ):
+            path = self.tree.follow(path)
+        return self.get(person, path, "min")
+
+    def check_destination(self, person: Person, path: NodePath) -> None:
+        """Refuse what an upload to `path` would be refused for, as far as can be told before it comes."""
+        self.begin_upload(person, path, length=None).abandon()
 
     def begin_upload(self, person: Person, path: NodePath, *, length: int | None) -> Upload:
         """Open an upload to `path`, or to where it leads as a link. Raises as `begin` does, and ``NodeLocked``."""

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from astrocloud.core.auth import HubLogin
+from astrocloud.core.uws.store import JobStore
 from astrocloud.core.web import Service
 from astrocloud.vospace.api import Door
 from astrocloud.vospace.api_files import FilesApi
 from astrocloud.vospace.api_nodes import NodesApi
+from astrocloud.vospace.api_transfers import TransfersApi
 from astrocloud.vospace.api_vosi import VosiApi
+from astrocloud.vospace.api_walks import DELETE, SET, WalksApi
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.homes import Homes
@@ -20,9 +23,11 @@ from astrocloud.vospace.models import Authority
 from astrocloud.vospace.people import Owners, PassportPeople, People
 from astrocloud.vospace.preauth import Signer
 from astrocloud.vospace.quotas import Limits, SqlQuotas
+from astrocloud.vospace.remote import Remote, networks
 from astrocloud.vospace.scanning import Scanner, measure_top
 from astrocloud.vospace.settings import Settings
 from astrocloud.vospace.storage import Tree
+from astrocloud.vospace.transfers import Transfers
 
 if TYPE_CHECKING:
     from astrocloud.config import Config
@@ -85,17 +90,28 @@ def build_vospace(
             return {"files": "unreachable"}
         return {"files": "ok"}
 
-    apis = (
-        VosiApi(settings=settings, health=health),
-        NodesApi(door=door, nodes=nodes),
-        FilesApi(door=door, nodes=nodes, signer=signer, executor=executor),
+    files = FilesApi(door=door, nodes=nodes, signer=signer, executor=executor)
+    transfers = Transfers(
+        nodes=nodes,
+        signer=signer,
+        settings=settings,
+        run=door.run,
+        remote=Remote(allowed=networks(settings.allowed_networks)),
+        incoming=files.take,
     )
+    store = JobStore(engine)
+    jobs = (
+        TransfersApi(door=door, transfers=transfers, store=store, origin=runtime.public_url),
+        WalksApi(name=DELETE, door=door, nodes=nodes, store=store, origin=runtime.public_url),
+        WalksApi(name=SET, door=door, nodes=nodes, store=store, origin=runtime.public_url),
+    )
+    apis = (VosiApi(settings=settings, health=health), NodesApi(door=door, nodes=nodes), files, *jobs)
     return Service(
         name="vospace",
         routes=[route for api in apis for route in api.routes()],
         login=login or HubLogin(service="vospace", runtime=runtime, api_token=secrets.get("service-vospace")),
         health=health,
-        background=(scanner.keep_scanning,),
+        background=(scanner.keep_scanning, *(api.jobs.keep for api in jobs)),
     )
 
 

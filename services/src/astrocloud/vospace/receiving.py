@@ -1,11 +1,12 @@
-"""Taking the bytes of a request into an upload: in pieces of a megabyte, each written and summed in a worker thread."""
+"""Taking bytes into an upload: in pieces of a megabyte, each written and summed in a worker thread."""
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from astrocloud.vospace.digests import ALGORITHMS
@@ -73,8 +74,8 @@ class Receiver:
             reason = f"{self._upload.path} would have {size} bytes; a file may have {self._limit_bytes}"
             raise Fault("vospace-too-large", reason=reason)
 
-    async def receive(self, request: web.Request, *, algorithms: set[str], length: int | None) -> None:
-        """Write the body of `request`, summing it by `algorithms`.
+    async def receive(self, pieces: AsyncIterator[bytes], *, algorithms: set[str], length: int | None) -> None:
+        """Write what `pieces` gives, summing it by `algorithms`.
 
         Raises
         ------
@@ -87,7 +88,7 @@ class Receiver:
         piece = bytearray()
         received = 0
         try:
-            async for chunk in request.content.iter_any():
+            async for chunk in pieces:
                 piece += chunk
                 if len(piece) >= PIECE_BYTES:
                     if pending is not None:
@@ -100,7 +101,7 @@ class Receiver:
                 pending = None
             received += len(piece)
             await loop.run_in_executor(self._executor, self._take, piece, received)
-        except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as err:
+        except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError, ConnectionError) as err:
             raise self._incomplete(received, length) from err
         finally:
             if pending is not None:

@@ -293,6 +293,25 @@ class Tree:
                     posix.rename_new(hidden, place.folder, place.name, place.folder)
                 raise self.refusal(err, path) from err
 
+    def remove_one(self, path: NodePath) -> tuple[int, int]:
+        """Remove what is at `path`, a folder only when it is empty; return the bytes and the files that went.
+
+        Raises
+        ------
+        Fault
+            ``NodeNotFound``, ``PermissionDenied``, ``DuplicateNode`` for a folder that is not empty.
+        """
+        with self.place(path) as place:
+            try:
+                status = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    os.rmdir(place.name, dir_fd=place.folder)
+                    return 0, 1
+                os.unlink(place.name, dir_fd=place.folder)
+            except OSError as err:
+                raise self.refusal(err, path) from err
+        return (status.st_size if stat.S_ISREG(status.st_mode) else 0), 1
+
     def rename(self, source: NodePath, target: NodePath) -> None:
         """Give what is at `source` the place `target`, where nothing may be.
 

@@ -1,0 +1,81 @@
+"""Work on a node and all below it, one node at a time, counted: what clients start as a job of its own."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.models import NodePath, NodeRequest, Person
+
+
+@dataclass
+class Count:
+    """What became of the nodes."""
+
+    done: int = 0
+    failed: int = 0
+
+
+def _below(nodes: Nodes, person: Person, path: NodePath, *, count: Count) -> Iterator[NodePath]:
+    """Yield all nodes below `path` that the person may see, the deepest first, then `path` itself."""
+    try:
+        node = nodes.get(person, path, "min")
+        if node.kind == "ContainerNode":
+            children = nodes.children(person, path, detail="min")
+            try:
+                while batch := children.next_batch():
+                    for child in batch:
+                        if child.kind == "ContainerNode":
+                            yield from _below(nodes, person, child.path, count=count)
+                        else:
+                            yield child.path
+            finally:
+                children.close()
+    except Fault:
+        count.failed += 1
+        return
+    yield path
+
+
+def delete_all(nodes: Nodes, person: Person, path: NodePath, stop: threading.Event) -> Count:
+    """Remove `path` and all below it as far as the person may; what may not be removed stays.
+
+    Raises
+    ------
+    Fault
+        When `path` itself cannot even be looked at.
+    """
+    nodes.get(person, path, "min")
+    count = Count()
+    for found in _below(nodes, person, path, count=count):
+        if stop.is_set():
+            break
+        try:
+            nodes.delete_one(person, found)
+            count.done += 1
+        except Fault:
+            count.failed += 1
+    return count
+
+
+def set_all(nodes: Nodes, person: Person, request: NodeRequest, stop: threading.Event) -> Count:
+    """Change the properties of a node and all below it, as far as the person may.
+
+    Raises
+    ------
+    Fault
+        When the node itself cannot even be looked at.
+    """
+    nodes.get(person, request.path, "min")
+    count = Count()
+    for found in _below(nodes, person, request.path, count=count):
+        if stop.is_set():
+            break
+        try:
+            nodes.set(person, NodeRequest(found, None, request.properties))
+            count.done += 1
+        except Fault as fault:
+            # A link has no properties of its own: nothing to do there.
+            count.failed += fault.code != "vospace-operation-not-supported"
+    return count
