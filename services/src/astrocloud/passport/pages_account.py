@@ -19,6 +19,22 @@ _FIELDS: Final = {
     "password": "password",
     "email": "email",
 }
+# The more particular names first: each browser also calls itself what came before it.
+_BROWSERS: Final = (
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+_SYSTEMS: Final = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
 _DONE: Final = {"password", "profile", "session"}
 
 
@@ -70,6 +86,7 @@ class AccountPages:
             person=person,
             sessions=sessions,
             this=session.public_id,
+            browser_name=browser_name,
             errors=texts(errors),
             done=done,
             min_length=self._doors.accounts.password_min_length,
@@ -133,3 +150,10 @@ class AccountPages:
         response = see("/hub/logout")
         self._doors.close(response)
         return response
+
+
+def browser_name(agent: str) -> str:
+    """Return what a person calls the browser that names itself `agent`; that itself, shortened, when it is unknown."""
+    product = next((name for token, name in _BROWSERS if token in agent), "")
+    system = next((name for token, name in _SYSTEMS if token in agent), "")
+    return " · ".join(part for part in (product, system) if part) or agent[:40] or "–"
