@@ -229,9 +229,13 @@ def error_response(request: web.Request, err: PlatformError) -> web.Response:
         headers["Retry-After"] = str(err.parameters["wait_s"])
     problem = {**err.problem(language), "instance": f"urn:astrocloud:request:{request.get(REQUEST_ID, '')}"}
     if wants_page(request):
-        response = page(request, "error.html", status=err.status, problem=problem)
-        response.headers.update(headers)
-        return response
+        try:
+            response = page(request, "error.html", status=err.status, problem=problem)
+        except Exception:  # noqa: BLE001 - a broken template must not hide the error that led here
+            _log.exception("error-page-failed", code=err.code)
+        else:
+            response.headers.update(headers)
+            return response
     return web.json_response(problem, status=err.status, headers=headers, content_type="application/problem+json")
 
 
