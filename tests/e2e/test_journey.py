@@ -31,6 +31,7 @@ PASSWORD = "quiet-nebula-72"
 
 def end_servers(platform: Platform, name: str) -> None:
     """Stop what a test started, so that the next one has the machine to itself."""
+    wait_until(lambda: platform.run("status").returncode == 0, within_s=60, what="all parts to answer")
     token = platform.run_json("token", name)["token"]
     request = urllib.request.Request(
         f"{platform.url}/hub/api/users/{name}/servers/", method="DELETE", headers={"Authorization": f"token {token}"}
