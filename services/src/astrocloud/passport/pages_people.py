@@ -7,7 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from astrocloud.core.errors import PlatformError, RequestError
-from astrocloud.core.web import page
+from astrocloud.core.web import page, read_form
 from astrocloud.passport.api import PeopleApi, need_admin
 from astrocloud.passport.documents import PersonBody, parse
 from astrocloud.passport.people import People
@@ -192,5 +192,5 @@ class PeoplePages:
 
 
 async def _fields(request: web.Request) -> dict[str, str]:
-    """Return the text fields of a form that `need_admin` let through (and so read already)."""
-    return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    """Return the text fields of a form that `need_admin` let through."""
+    return await read_form(request)

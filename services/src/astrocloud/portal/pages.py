@@ -20,6 +20,7 @@ from astrocloud.core.web import (
     THEMES,
     language_of,
     page,
+    read_form,
     safe_next,
 )
 from astrocloud.portal.desk import Caller, Desk
@@ -55,8 +56,8 @@ def see_other(location: str) -> web.Response:
 
 async def field_of(request: web.Request, name: str, *, limit: int = 200) -> str:
     """Return the form field `name` of `request`, empty when it is missing. Raises ``bad-request`` when too long."""
-    value = (await request.post()).get(name, "")
-    if not isinstance(value, str) or len(value) > limit:
+    value = (await read_form(request)).get(name, "")
+    if len(value) > limit:
         raise RequestError("bad-request", reason=f"the field {name} is longer than {limit} characters")
     return value
 
