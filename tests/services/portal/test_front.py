@@ -119,6 +119,17 @@ async def test_front_page_says_when_the_hub_is_away(portal: Portal) -> None:
         assert answer.status == 503
 
 
+async def test_browser_known_at_the_hub_is_told_how_to_sign_in_without_a_click(portal: Portal) -> None:
+    headers = {"X-Fragment": "1"}
+    browser = portal.browser()
+    async with browser.get("/services/portal/home", headers=headers) as answer:
+        assert "X-Sign-In" not in answer.headers
+    cookies = {"jupyterhub-session-id": "0123456789abcdef"}
+    async with browser.get("/services/portal/home", headers=headers, cookies=cookies) as answer:
+        assert answer.status == 204
+        assert answer.headers["X-Sign-In"] == "/services/portal/sign-in/hub?next=/"
+
+
 async def test_nobody_signed_in_gets_no_fragment_and_no_error(portal: Portal) -> None:
     async with portal.browser().get("/services/portal/home", headers={"X-Fragment": "1"}) as answer:
         assert answer.status == 204

@@ -35,6 +35,9 @@ from astrocloud.portal.views import (
     size_text,
 )
 
+HUB_SESSION: Final = "jupyterhub-session-id"
+"""The hub's cookie for the whole origin: no more than a mark that this browser has signed in at the hub."""
+
 PREFIX: Final = "/services/portal"
 USE: Final = "custom:portal:use"
 _YEAR_S: Final = 365 * 86400
@@ -159,7 +162,9 @@ class Pages:
         """Show what is the reader's own: a page, or with the header ``X-Fragment`` a fragment for the front page."""
         if "X-Fragment" in request.headers:
             if await current(request) is None:
-                return web.Response(status=204)  # no error: everybody's front page asks
+                # No error: everybody's front page asks. Whoever has a session at the hub need not click to sign in.
+                known = {"X-Sign-In": f"{PREFIX}/sign-in/hub?next=/"} if HUB_SESSION in request.cookies else {}
+                return web.Response(status=204, headers=known)
             principal = await require(request, scope=USE)
             return page(request, "portal/_home.html", return_to="/", **await self._own(request, principal))
         principal = await require(request, scope=USE)

@@ -31,12 +31,20 @@ async function fetchHome() {
   const answer = await fetch(home.dataset.source, { headers: { "X-Fragment": "1" }, credentials: "same-origin" });
   if (answer.status === 204) {
     remember(false);  // nobody is signed in
+    signInSilently(answer.headers.get("X-Sign-In"));
     return;
   }
   if (!answer.ok) throw new Error(`status ${answer.status}`);
   place(await answer.text());
   remember(true);
   for (const element of document.querySelectorAll("[data-public]")) element.hidden = true;
+}
+
+/** Go through the hub once in a browser session when it knows this browser: then nobody has to click "Sign in". */
+function signInSilently(address) {
+  if (!address || sessionStorage.getItem("astrocloud-tried")) return;
+  sessionStorage.setItem("astrocloud-tried", "1");
+  location.replace(address);
 }
 
 function sayFailed() {
