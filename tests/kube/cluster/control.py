@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import urllib.request
 from typing import Any
 
 import yaml
@@ -118,7 +119,7 @@ def wait_for_api() -> None:
     """Return when the API answers that it is ready."""
 
     def ready() -> bool:
-        command = [program("kubectl"), "--kubeconfig", KUBECONFIG, "get", "--raw=/readyz"]
+        command = [str(program("kubectl")), "--kubeconfig", str(KUBECONFIG), "get", "--raw=/readyz"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     wait_until("the API to be ready", ready, within_s=90, hint=str(log_file(CONTROL, "kube-apiserver")))
@@ -242,5 +243,8 @@ def _rights(
 
 def registry_answers() -> bool:
     """Return whether the registry takes requests."""
-    command = ["curl", "-fsS", "-o", "/dev/null", f"http://{REGISTRY}/v2/"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        urllib.request.urlopen(f"http://{REGISTRY}/v2/", timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -121,7 +121,7 @@ def make(*names: str, prefix: str, tag: str, say: Callable[[str], None]) -> dict
     made: dict[str, str] = {}
     for name in names:
         say(f"building the image {name}")
-        command = [REPOSITORY / "images" / "build", name]
+        command = [str(REPOSITORY / "images" / "build"), name]
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ClusterError(f"the image {name} does not build: " + (done.stdout + done.stderr)[-3000:])

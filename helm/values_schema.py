@@ -1,0 +1,372 @@
+"""Write the JSON Schema of the chart's values, from the same models that the platform reads its configuration by.
+
+``python helm/values_schema.py`` rewrites ``helm/astrocloud/values.schema.json``; a test holds the two together.
+"""
+
+# ruff: noqa: N815, RUF012 - names are Kubernetes' own; pydantic copies defaults.
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, create_model
+
+from astrocloud.config import Block, Config
+from astrocloud.core.runtime import SERVICES
+
+FILE: Final = Path(__file__).parent / "astrocloud" / "values.schema.json"
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+"""A Kubernetes quantity such as ``512Mi``, always written as a text."""
+
+Labels = dict[str, str]
+Raw = dict[str, Any]
+"""An object that is given to Kubernetes as it is, which then checks it."""
+
+
+class Image(Block):
+    """An image, best named by its digest."""
+
+    repository: str = Field(min_length=1, pattern=r"^[^@]+$")
+    """The registry and path, without tag or digest."""
+    tag: str = ""
+    """The tag; empty: the chart's version. Not looked at where there is a digest."""
+    digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
+    """The digest, which names these bytes and no others."""
+    pullPolicy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When a node asks the registry."""
+
+
+class ImagePullSecret(Block):
+    """A Secret with the sign-in to a registry."""
+
+    name: str
+    """Its name, in the chart's namespace."""
+
+
+class ServiceAccount(Block):
+    """The account a workload has at the cluster's API."""
+
+    create: bool = True
+    """Whether the chart makes it."""
+    name: str = ""
+    """Its name; empty: made from the release's."""
+    annotations: Labels = {}
+    """Annotations of the account."""
+
+
+class Placed(Block):
+    """What every workload takes."""
+
+    resources: Raw = {}
+    """Requests and limits of the container."""
+    nodeSelector: Labels = {}
+    """Labels that its node has."""
+    tolerations: list[Raw] = []
+    """Taints that it bears."""
+    affinity: Raw = {}
+    """Where it would rather run."""
+    extraEnv: list[Raw] = []
+    """More environment variables, as Kubernetes writes them."""
+    podAnnotations: Labels = {}
+    """Annotations of its pods."""
+    podLabels: Labels = {}
+    """Labels of its pods."""
+    priorityClassName: str = ""
+    """Its priority class; empty: the chart's own for such a workload, if it makes them."""
+
+
+class Hub(Placed):
+    """JupyterHub."""
+
+    image: Image
+    """Its image."""
+    serviceAccount: ServiceAccount = ServiceAccount()
+    """Its account: the only one here that may make pods."""
+
+
+class ProxyService(Block):
+    """The Service that people's requests come in by."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """How it is reached."""
+    port: int = Field(default=80, ge=1, le=65535)
+    """Its port."""
+    nodePort: int | None = Field(default=None, ge=1, le=65535)
+    """Its port on every node, where its type has one."""
+    annotations: Labels = {}
+    """Annotations, e.g. for a load balancer."""
+
+
+class Proxy(Placed):
+    """The proxy in front of everything."""
+
+    image: Image
+    """Its image."""
+    service: ProxyService = ProxyService()
+    """How people reach it."""
+
+
+class ServiceWorkload(Placed):
+    """One of the platform's services."""
+
+    replicas: int = Field(default=1, ge=1, le=20)
+    """How many of it run."""
+
+
+class BundledDatabase(Placed):
+    """A PostgreSQL of the chart's own: one replica on one volume."""
+
+    image: Image
+    """A PostgreSQL image that takes the variables of the official one."""
+    size: Quantity = "10Gi"
+    """The size of its volume."""
+    storageClassName: str | None = None
+    """The class of its volume; empty: the cluster's default."""
+    uid: int = Field(default=999, ge=1)
+    """The user id it runs as, the image's own."""
+
+
+class ExternalDatabase(Block):
+    """A PostgreSQL that the operator runs."""
+
+    host: str = ""
+    """Its name or address."""
+    port: int = Field(default=5432, ge=1, le=65535)
+    """Its port."""
+    user: str = "astrocloud"
+    """The account there; it owns the two databases."""
+    passwordSecret: str = ""
+    """A Secret with the key ``database-password``."""
+    sslmode: Literal["require", "verify-ca", "verify-full", "disable"] = "verify-full"
+    """How its certificate is checked."""
+
+
+class Database(Block):
+    """Where the platform's records are."""
+
+    kind: Literal["bundled", "external"] = "bundled"
+    """Whose PostgreSQL it is."""
+    bundled: BundledDatabase
+    """The chart's own."""
+    external: ExternalDatabase = ExternalDatabase()
+    """The operator's."""
+
+
+class ClaimTree(Block):
+    """The tree on a volume that many nodes can mount."""
+
+    existingClaim: str = ""
+    """A claim that is there; empty: the chart makes one, and leaves it when it is uninstalled."""
+    size: Quantity = "100Gi"
+    """The size of the volume."""
+    storageClassName: str | None = None
+    """A class whose volumes are ReadWriteMany; empty: the cluster's default."""
+
+
+class NfsTree(Block):
+    """The tree on an NFS server."""
+
+    server: str = ""
+    """Its name or address."""
+    path: str = "/"
+    """The exported folder."""
+    mountOptions: list[str] = ["nfsvers=4.2", "hard", "noatime"]
+    """How nodes mount it."""
+
+
+class Tree(Block):
+    """The one file tree."""
+
+    kind: Literal["claim", "nfs"] = "claim"
+    """What it lies on."""
+    claim: ClaimTree = ClaimTree()
+    """Settings for ``claim``."""
+    nfs: NfsTree = NfsTree()
+    """Settings for ``nfs``."""
+
+
+class Storage(Block):
+    """People's files."""
+
+    tree: Tree = Tree()
+    """The tree that servers and VOSpace share."""
+
+
+class EnvironmentImage(Block):
+    """What a server of one environment runs."""
+
+    image: Image
+    """Its image."""
+
+
+class ServerPods(Block):
+    """People's own servers on the cluster."""
+
+    namespacePrefix: str = Field(default="astro-", pattern=r"^[a-z][a-z0-9-]{0,30}-$")
+    """What the names of people's namespaces begin with."""
+    nodeSelector: Labels = {}
+    """Labels that their nodes have."""
+    tolerations: list[Raw] = []
+    """Taints that they bear."""
+
+
+class Prepuller(Block):
+    """Fetches the environments' images to every node before somebody waits for them."""
+
+    enabled: bool = True
+    """Whether it runs."""
+    nodeSelector: Labels = {}
+    """The nodes it looks after; empty: those of people's servers."""
+    tolerations: list[Raw] = []
+    """Taints that it bears, besides those of people's servers."""
+
+
+class Secrets(Block):
+    """The platform's own keys and tokens."""
+
+    existingSecret: str = ""
+    """A Secret that holds all of them; empty: a job makes them once, inside the cluster, and keeps them for ever."""
+
+
+class Ingress(Block):
+    """People's requests by an Ingress."""
+
+    enabled: bool = False
+    """Whether there is one."""
+    className: str = ""
+    """The class of its controller."""
+    annotations: Labels = {}
+    """Settings for the controller."""
+    hosts: list[str] = []
+    """The names it answers to."""
+    tls: list[Raw] = []
+    """Its certificates, as Kubernetes writes them."""
+
+
+class Gateway(Block):
+    """People's requests by the Gateway API."""
+
+    enabled: bool = False
+    """Whether there is a route."""
+    parentRefs: list[Raw] = []
+    """The gateways that it hangs on."""
+    hostnames: list[str] = []
+    """The names it answers to."""
+
+
+class NetworkPolicies(Block):
+    """Who may connect to what."""
+
+    enabled: bool = True
+    """Whether the chart writes policies. They hold only where the cluster's network enforces them."""
+    from_: list[Raw] = Field(default=[], alias="from")
+    """Who reaches the proxy, as a policy's ``from``; empty: everybody."""
+
+
+class PriorityClasses(Block):
+    """Who is kept when a node runs out."""
+
+    create: bool = True
+    """Whether the chart makes them; they are the whole cluster's."""
+
+
+class Monitoring(Block):
+    """Prometheus."""
+
+    serviceMonitor: bool = False
+    """Whether the chart writes ServiceMonitors, whose kind has to be known to the cluster."""
+
+
+_EACH_SERVICE: Final[dict[str, Any]] = {
+    name: (ServiceWorkload, Field(default=ServiceWorkload(), description=f"The service {name}.")) for name in SERVICES
+}
+Services = create_model(
+    "Services",
+    __base__=Block,
+    image=(Image, Field(description="The one image of all services.")),
+    **_EACH_SERVICE,
+)
+"""One block a service, for the services that there are."""
+
+
+class Values(Block):
+    """The values of the chart ``astrocloud``."""
+
+    config: Config = Config()
+    """The platform's configuration: the same block as in astrocloud.yaml."""
+    nameOverride: str = ""
+    """What the chart is called in names."""
+    fullnameOverride: str = ""
+    """What all names begin with."""
+    imagePullSecrets: list[ImagePullSecret] = []
+    """Sign-ins to registries."""
+    hub: Hub
+    """JupyterHub."""
+    proxy: Proxy
+    """The proxy."""
+    services: Services
+    """The platform's services."""
+    environments: dict[str, EnvironmentImage] = {}
+    """The images of the environments on the menu, by their ids."""
+    servers: ServerPods = ServerPods()
+    """People's own servers."""
+    database: Database
+    """The database."""
+    storage: Storage = Storage()
+    """People's files."""
+    prepuller: Prepuller = Prepuller()
+    """Fetching images ahead."""
+    secrets: Secrets = Secrets()
+    """Keys and tokens."""
+    ingress: Ingress = Ingress()
+    """An Ingress."""
+    gateway: Gateway = Gateway()
+    """A route of the Gateway API."""
+    networkPolicies: NetworkPolicies = NetworkPolicies()
+    """Network policies."""
+    priorityClasses: PriorityClasses = PriorityClasses()
+    """Priority classes."""
+    monitoring: Monitoring = Monitoring()
+    """Prometheus."""
+    global_: Raw = Field(default={}, alias="global")
+    """What Helm gives to all charts of a release."""
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the chart's values."""
+    made: dict[str, Any] = Values.model_json_schema()
+    # Helm fills in values.yaml before it checks, and an operator's file may leave out any of it.
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_plain(made)}
+
+
+def _plain(node: Any, *, names: bool = False) -> Any:
+    """Return `node` without titles and defaults, which are in values.yaml, and without Markdown's double ticks.
+
+    `names` tells that the keys of `node` are those of fields, of which one may be called ``default``, too.
+    """
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {}
+    for key, value in node.items():
+        if names:
+            kept[key] = _plain(value)
+        elif key == "description":
+            kept[key] = re.sub(r"\s+", " ", value.replace("``", "`"))
+        elif key not in {"default", "title"}:
+            kept[key] = _plain(value, names=key in {"properties", "$defs"})
+    return kept
+
+
+def text() -> str:
+    """Return the file's text."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), encoding="utf-8")
+    sys.stdout.write(f"{FILE}\n")

@@ -1,0 +1,196 @@
+"""The chart renders to what Kubernetes takes, and to nothing it should not hold."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.kube.cluster import schemas
+from tests.kube.cluster.programs import CHART_PROGRAMS, build, program
+
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
+
+CHART = Path(__file__).parents[2] / "helm" / "astrocloud"
+VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+UNKNOWN_KINDS = "HTTPRoute,ServiceMonitor"
+"""Kinds of other projects, whose schemas are not Kubernetes' own."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> None:
+    build(CHART_PROGRAMS, say=print)
+
+
+def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program("helm"), *arguments], capture_output=True, text=True, check=False)
+
+
+def render(*arguments: str | Path) -> str:
+    done = helm("template", "astrocloud", CHART, "--namespace", "platform", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def objects(*arguments: str | Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(render(*arguments)) if document]
+
+
+def pods(made: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return kind/name -> spec of every pod, however it comes to be."""
+    found = {}
+    for document in made:
+        spec = document.get("spec", {})
+        spec = spec if document["kind"] == "Pod" else spec.get("template", {}).get("spec")
+        if spec and "containers" in spec:
+            found[f"{document['kind']}/{document['metadata']['name']}"] = spec
+    return found
+
+
+@pytest.fixture(params=VALUES, ids=lambda path: path.stem)
+def values(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_it_lints(values: Path) -> None:
+    done = helm("lint", "--strict", CHART, "--values", values)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kubernetes_takes_what_it_renders(values: Path) -> None:
+    schemas.ensure(say=print)
+    command = [program("kubeconform"), "-strict", "-output", "json", "-skip", UNKNOWN_KINDS]
+
+    done = subprocess.run(
+        [*command, "-schema-location", schemas.LOCATION, "-"],
+        input=render("--values", values),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["resources"] == []
+
+
+def test_kubeconform_refuses_what_kubernetes_does_not_know() -> None:
+    schemas.ensure(say=print)
+    wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"prots": []}}
+
+    done = subprocess.run(
+        [program("kubeconform"), "-strict", "-schema-location", schemas.LOCATION, "-"],
+        input=json.dumps(wrong),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert "prots" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("hub.imgae.tag=1", "imgae"),
+        ("config.langauge=en", "langauge"),
+        ("config.language=fr", "language"),
+        ("config.servers.limit_per_person=0", "limit_per_person"),
+        ("storage.tree.kind=nsf", "kind"),
+        ("services.protal.replicas=2", "protal"),
+        ("hub.image.digest=sha256:12", "digest"),
+    ],
+)
+def test_a_typo_is_refused(setting: str, named: str) -> None:
+    done = helm("template", "astrocloud", CHART, "--set", setting)
+
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
+def test_a_missing_address_is_named() -> None:
+    done = helm("template", "astrocloud", CHART, "--set", "database.kind=external")
+
+    assert done.returncode != 0
+    assert "database.external.host" in done.stderr
+
+
+def test_every_pod_is_as_confined_as_people_s(values: Path) -> None:
+    found = pods(objects("--values", values))
+
+    assert found
+    for name, spec in found.items():
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+        assert not any("hostPath" in volume for volume in spec.get("volumes", [])), name
+        for container in spec["containers"] + spec.get("initContainers", []):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+
+
+def test_only_who_needs_it_has_an_account_s_token(values: Path) -> None:
+    found = pods(objects("--values", values))
+
+    with_token = {name.rpartition("-")[2] for name, spec in found.items() if spec["automountServiceAccountToken"]}
+    assert with_token <= {"hub", "secrets"}
+
+
+def test_no_secret_is_in_what_is_rendered(values: Path) -> None:
+    made = objects("--values", values)
+
+    assert [document["metadata"]["name"] for document in made if document["kind"] == "Secret"] == []
+
+
+def test_the_rights_are_the_reviewed_ones() -> None:
+    reviewed = yaml.safe_load((Path(__file__).parent / "rights.yaml").read_text(encoding="utf-8"))
+
+    rendered = [
+        {
+            "holder": document["metadata"]["labels"]["app.kubernetes.io/component"],
+            "scope": "cluster" if document["kind"] == "ClusterRole" else "namespace",
+            "rules": [
+                {
+                    "groups": rule["apiGroups"],
+                    "resources": rule["resources"],
+                    **({"names": rule["resourceNames"]} if "resourceNames" in rule else {}),
+                    "verbs": rule["verbs"],
+                }
+                for rule in document["rules"]
+            ],
+        }
+        for document in objects()
+        if document["kind"] in {"Role", "ClusterRole"}
+    ]
+
+    key = ("holder", "scope")
+    assert sorted(rendered, key=lambda r: [r[k] for k in key]) == sorted(reviewed, key=lambda r: [r[k] for k in key])
+
+
+def test_the_configuration_arrives_as_it_was_given() -> None:
+    file = Path(__file__).parent / "values" / "production.yaml"
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]
+
+    settings = next(document for document in objects("--values", file) if document["kind"] == "ConfigMap")
+
+    assert yaml.safe_load(settings["data"]["astrocloud.yaml"]) == given
+    assert yaml.safe_load(settings["data"]["cluster.yaml"])["services"].keys() == {"portal", "passport"}
+
+
+def test_an_image_is_named_by_its_digest() -> None:
+    images = [
+        container["image"]
+        for spec in pods(objects("--values", Path(__file__).parent / "values" / "production.yaml")).values()
+        for container in spec["containers"] + spec.get("initContainers", [])
+    ]
+
+    assert images
+    assert all("@sha256:" in image for image in images), images
