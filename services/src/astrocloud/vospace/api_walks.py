@@ -85,7 +85,10 @@ class WalksApi:
             raise
         except Fault as fault:
             raise job_failure(fault) from fault
-        results = (Result("successcount", f"final:{count.done}"), Result("errorcount", f"final:{count.failed}"))
+        results: tuple[Result, ...] = (Result("successcount", f"final:{count.done}"),)
+        if count.failed:
+            # Only then: the client `vos` 3.7 takes any value, 0 as well, for a failure.
+            results += (Result("errorcount", f"final:{count.failed}"),)
         if count.failed and not count.done:
             raise JobFailure(JobError("PermissionDenied: nothing could be changed", detail="PermissionDenied"), results)
         return results
