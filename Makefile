@@ -103,3 +103,7 @@ lock: $(UV) ## Lock the platform's dependencies anew (add UPGRADE=--upgrade for 
 	$(LOCK) $(UPGRADE) requirements/node.in -o requirements/node.txt
 	$(LOCK) $(UPGRADE) requirements/build.in pyproject.toml --extra hub --extra services -o requirements/run.txt
 	$(LOCK) $(UPGRADE) requirements/build.in pyproject.toml --extra hub --extra services --extra dev -c requirements/run.txt -o requirements/dev.txt
+	$(LOCK) $(UPGRADE) requirements/build.in -c requirements/run.txt -o images/base/build.txt
+	$(LOCK) $(UPGRADE) images/hub/requirements.in pyproject.toml --extra hub -c requirements/run.txt -o images/hub/requirements.txt
+	$(LOCK) $(UPGRADE) images/services/requirements.in pyproject.toml --extra services -c requirements/run.txt -o images/services/requirements.txt
+	$(LOCK) $(UPGRADE) tests/kube/cluster/go.in -o tests/kube/cluster/go.txt
