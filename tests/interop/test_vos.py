@@ -189,3 +189,24 @@ async def test_large_folder_is_listed_whole(vos: Vos) -> None:
     vos.token = None
     listed = (await vos.run("vls", vos.uri("/archive/many"))).out.split()
     assert sorted(listed) == names
+
+
+async def test_https_with_arc_as_its_users_write_it(vos_tls: Vos) -> None:
+    vos = vos_tls
+    data = os.urandom(6_000_000)
+    (vos.home / "up").write_bytes(data)
+    await vos.run("vmkdir", "arc:home/ada/d")
+    await vos.run("vcp", "up", "arc:home/ada/d/f.bin")
+    assert (await vos.run("vls", "arc:home/ada/d")).out.split() == ["f.bin"]
+    await vos.run("vcp", "arc:home/ada/d/f.bin", "down")
+    assert (vos.home / "down").read_bytes() == data
+    await vos.run("vmv", "arc:home/ada/d/f.bin", "arc:home/ada/g.bin")
+    await vos.run("vchmod", "o+r", "arc:home/ada/g.bin")
+    (vos.home / "tree").mkdir()
+    (vos.home / "tree" / "a").write_bytes(b"a")
+    await vos.run("vcp", "tree", "arc:home/ada")
+    assert vos.space.posix("/home/ada/tree/a").read_bytes() == b"a"
+    await vos.run("vsync", "-r", "tree", "arc:home/ada/d")
+    await vos.run("vrm", "-R", "arc:home/ada/d")
+    await vos.run("vrm", "arc:home/ada/g.bin")
+    assert (await vos.run("vls", "arc:home/ada")).out.split() == ["tree"]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -210,8 +211,10 @@ _empty_database: list[bytes] = []
 
 
 @asynccontextmanager
-async def running(folder: Path, config: Mapping[str, Any] | None = None) -> AsyncIterator[Space]:
-    """Run a service whose data is in `folder`."""
+async def running(
+    folder: Path, config: Mapping[str, Any] | None = None, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Space]:
+    """Run a service whose data is in `folder`, over HTTPS with the server's context `tls`."""
     data = DataFolder(folder)
     data.make()
     settings: Config = parse_config(dict(config or {}), source="test")
@@ -227,7 +230,8 @@ async def running(folder: Path, config: Mapping[str, Any] | None = None) -> Asyn
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    runtime = Runtime("127.0.0.1", port, f"http://127.0.0.1:{port}", 0, 0, port)
+    public = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
+    runtime = Runtime("127.0.0.1", port, public, 0, 0, port)
     service = build_vospace(
         config=settings,
         runtime=runtime,
@@ -240,9 +244,10 @@ async def running(folder: Path, config: Mapping[str, Any] | None = None) -> Asyn
     app = build_app([service], config=settings)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
-    await web.SockSite(runner, listening).start()
+    await web.SockSite(runner, listening, ssl_context=tls).start()
     timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+    connector = aiohttp.TCPConnector(ssl=tls is None)  # the test's own certificate is signed by nobody
+    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, connector=connector) as session:
         try:
             yield Space(runtime.public_url, data.tree, session, service=service, data=data)
         finally:
