@@ -68,6 +68,14 @@ def cluster() -> Iterator[Cluster]:
         down()
 
 
+@pytest.fixture(scope="session")
+def built_images(cluster: Cluster) -> dict[str, str]:
+    """The platform's own images, by name, each named by its digest in the cluster's registry."""
+    if not cluster.own:
+        pytest.skip("images are pushed to the registry of a cluster of our own")
+    return images.make("hub", "services", "proxy", prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)
+
+
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own, in which Pod Security is as strict as for people."""

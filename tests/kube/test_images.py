@@ -1,0 +1,72 @@
+"""The images are built from their Containerfiles and run on the cluster's nodes as confined as they will be."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.kube.cluster.layout import REGISTRY
+from tests.kube.conftest import Cluster, pod
+
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
+
+NAMES = ["hub", "services", "proxy"]
+TOOLS = "pip pip3 uv gcc cc make npm git curl"
+
+WORKS = {
+    "hub": "python -c 'import astrocloud_hub.app, kubespawner, psycopg'",
+    "services": "astrocloud --version && python /opt/astrocloud/libexec/make_secrets.py --help",
+    "proxy": "node /opt/proxy/node_modules/configurable-http-proxy/bin/configurable-http-proxy --version",
+}
+"""A command that shows that what the image is for is in it."""
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def image(request: pytest.FixtureRequest, built_images: dict[str, str]) -> tuple[str, str]:
+    """The name of an image, and its reference by digest."""
+    return request.param, built_images[request.param]
+
+
+def configuration(reference: str) -> dict[str, Any]:
+    command = ["skopeo", "inspect", "--config", "--tls-verify=false", f"docker://{reference}"]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def test_it_is_named_by_a_digest(image: tuple[str, str]) -> None:
+    name, reference = image
+
+    assert reference.startswith(f"{REGISTRY}/astrocloud/{name}@sha256:")
+
+
+def test_it_says_what_it_is_and_runs_as_nobody_special(image: tuple[str, str]) -> None:
+    config = configuration(image[1])["config"]
+
+    assert config["User"] == "1000:1000"
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.licenses"] == "BSD-3-Clause"
+    assert labels["org.opencontainers.image.title"] == f"Astrocloud: {image[0]}"
+    assert len(labels["org.opencontainers.image.revision"]) == 40
+
+
+def test_it_works_on_a_node_and_holds_no_build_tools(image: tuple[str, str], cluster: Cluster, namespace: str) -> None:
+    name, reference = image
+    tools = f"for tool in {TOOLS}; do command -v $tool && echo found >&2; done"
+    script = (
+        f"set -e; {WORKS[name]} > /dev/null; {{ {tools}; true; }} 2>&1; cat /usr/share/sbom/astrocloud-{name}.spdx.json"
+    )
+    wanted = pod(cluster, "look", script, memory="512Mi")
+    container = wanted["spec"]["containers"][0]
+    container["image"] = reference
+    container["securityContext"]["readOnlyRootFilesystem"] = True
+    del wanted["spec"]["securityContext"]["runAsUser"]
+
+    cluster.kubectl("create", "-n", namespace, "-f", "-", given=wanted)
+    cluster.kubectl("wait", "-n", namespace, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s", "pod/look")
+    said = cluster.kubectl("logs", "-n", namespace, "look")
+
+    # The list of contents is all that was printed: no tool was found before it.
+    packages = {package["name"] for package in json.loads(said)["packages"]}
+    assert {"hub": "jupyterhub", "services": "aiohttp", "proxy": "configurable-http-proxy"}[name] in packages
+    assert "libc6" in packages
