@@ -191,6 +191,19 @@ def test_a_part_that_is_killed_comes_back(platform: Platform, part: str):
     wait_until(lambda: platform.run("status").returncode == 0, within_s=60, what="every part to be well")
 
 
+def test_a_part_that_cannot_be_started_for_a_while_is_tried_again(platform: Platform):
+    killed = platform.part("services")
+    logs, away = platform.data / "logs", platform.data / "logs.away"
+    logs.rename(away)
+    try:
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: "part-not-started" in platform.output, within_s=30, what="a start that fails")
+    finally:
+        away.rename(logs)
+    wait_until(lambda: ask(platform, "/services/portal/ready")[0] == 200, within_s=60, what="the services to be back")
+    assert platform.part("services") != killed
+
+
 class TestEnd:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_ends_it_with_no_process_left(self, tmp_path: Path, number: signal.Signals):

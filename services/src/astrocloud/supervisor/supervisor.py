@@ -141,13 +141,18 @@ class Supervisor:
         pause_s = 0.1
         while not self._ending.is_set():
             started = time.monotonic()
-            await part.start()
-            self._reap()
-            self._write_status()
-            code = await part.wait()
-            if self._ending.is_set():
-                return
-            _log.error("part-ended", ended=part.name, exit_code=code)
+            try:
+                await part.start()
+                self._reap()
+                self._write_status()
+                code = await part.wait()
+                if self._ending.is_set():
+                    return
+                _log.error("part-ended", ended=part.name, exit_code=code)
+            except OSError as err:  # a full disk, no more processes: it may pass
+                if part.pid is not None:
+                    await part.wait()
+                _log.error("part-not-started", not_started=part.name, reason=str(err))
             lived_s = time.monotonic() - started
             pause_s = 0.1 if lived_s > 30 else min(pause_s * 2, 10)
             with contextlib.suppress(TimeoutError):
@@ -166,7 +171,7 @@ class Supervisor:
                         if answer.status < 400:
                             _log.info("routes-restored")
                             return
-                except aiohttp.ClientError:
+                except (aiohttp.ClientError, TimeoutError):
                     pass  # the proxy's API or the hub is not up yet
                 await asyncio.sleep(0.1)
 
