@@ -1,6 +1,7 @@
 """The named peer: a stock JupyterHub with SimpleLocalProcessSpawner and the same environment's JupyterLab."""
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from astrocloud.supervisor.programs import find_node, find_proxy
-
 from tests.support.platform import free_port, wait_until
 
 CONFIG = """
@@ -24,19 +24,22 @@ c.JupyterHub.spawner_class = "simple"
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
 c.DummyAuthenticator.password = os.environ["STOCK_PASSWORD"]
+c.JupyterHub.services = [{"name": "bench", "api_token": os.environ["STOCK_TOKEN"]}]
+c.JupyterHub.load_roles = [{"name": "bench", "services": ["bench"], "scopes": ["admin:servers", "admin:users"]}]
 c.Spawner.cmd = [os.environ["STOCK_SINGLEUSER"]]
 c.Spawner.default_url = "/lab"
+c.Spawner.start_timeout = c.Spawner.http_timeout = 300
 c.SimpleLocalProcessSpawner.home_dir_template = os.environ["STOCK_HOMES"] + "/{username}"
 """
 
 
 @contextmanager
-def stock_hub(folder: Path, *, singleuser: Path, password: str) -> Iterator[str]:
-    """A stock hub below `folder` with the given ``jupyterhub-singleuser``; gives its address."""
+def stock_hub(folder: Path, *, singleuser: Path, password: str) -> Iterator[tuple[str, str]]:
+    """A stock hub below `folder` with the given ``jupyterhub-singleuser``; gives its address and a token."""
     folder.mkdir(parents=True)
     (folder / "homes").mkdir()
     (folder / "jupyterhub_config.py").write_text(CONFIG, encoding="utf-8")
-    port = free_port()
+    port, token = free_port(), secrets.token_hex(32)
     variables = {
         **os.environ,
         "PATH": f"{singleuser.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -46,6 +49,7 @@ def stock_hub(folder: Path, *, singleuser: Path, password: str) -> Iterator[str]
         "STOCK_NODE": find_node(),
         "STOCK_PROXY": find_proxy(),
         "STOCK_PASSWORD": password,
+        "STOCK_TOKEN": token,
         "STOCK_SINGLEUSER": str(singleuser),
         "STOCK_HOMES": str(folder / "homes"),
     }
@@ -64,7 +68,7 @@ def stock_hub(folder: Path, *, singleuser: Path, password: str) -> Iterator[str]
 
     try:
         wait_until(up, within_s=60, what="the stock hub")
-        yield url
+        yield url, token
     finally:
         process.terminate()
         process.wait(60)
