@@ -15,7 +15,7 @@ from astrocloud_hub.authenticators.cstcloud import CstcloudAuthenticator
 from astrocloud_hub.authenticators.directory import Directory
 from astrocloud_hub.authenticators.embedded import EmbeddedAuthenticator
 from astrocloud_hub.authenticators.oidc import OidcAuthenticator
-from astrocloud_hub.roles import PASSPORT_CLIENT_SCOPES, PORTAL_CLIENT_SCOPES, roles
+from astrocloud_hub.roles import PASSPORT_CLIENT_SCOPES, PORTAL_CLIENT_SCOPES, VOSPACE_CLIENT_SCOPES, roles
 from astrocloud_hub.spawners.environments import LocalEnvironments
 from astrocloud_hub.spawners.local import LocalSpawner
 
@@ -114,7 +114,11 @@ def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
             "oauth_client_allowed_scopes": list(scopes),
             "display": False,
         }
-        for name, scopes in (("portal", PORTAL_CLIENT_SCOPES), ("passport", PASSPORT_CLIENT_SCOPES))
+        for name, scopes in (
+            ("portal", PORTAL_CLIENT_SCOPES),
+            ("passport", PASSPORT_CLIENT_SCOPES),
+            ("vospace", VOSPACE_CLIENT_SCOPES),
+        )
     ]
     c.JupyterHub.services.append(
         {"name": "operator", "api_token": secrets.get("service-operator").get_secret_value(), "display": False}

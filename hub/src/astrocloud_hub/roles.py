@@ -12,9 +12,10 @@ ADMIN_ROLE: Final = "platform-admin"
 USER_SCOPES: Final = (
     # One's own name, servers, tokens: what the hub's pages and the portal need on one's behalf.
     "self",
-    # The portal and the passport's account page; without these no sign-in at a service.
+    # The portal, the passport's account page, My files; without these no sign-in at a service.
     "access:services!service=portal",
     "access:services!service=passport",
+    "access:services!service=vospace",
     "custom:portal:use",
     # One's own files; the service decides by the file tree which those are.
     "custom:vospace:read",
@@ -71,6 +72,12 @@ PASSPORT_CLIENT_SCOPES: Final = (
     # Administrators, on the page of people.
     "custom:people:admin",
     "access:services!service=passport",
+)
+
+VOSPACE_CLIENT_SCOPES: Final = (
+    # Who somebody is; what they may do with files the file tree says.
+    "read:users!user",
+    "access:services!service=vospace",
 )
 
 OPERATOR_SCOPES: Final = (

@@ -93,7 +93,23 @@ def _portal(context: Context) -> Service:
     )
 
 
-BUILDERS: Final[Mapping[str, Callable[[Context], Service]]] = {"passport": _passport, "portal": _portal}
+def _vospace(context: Context) -> Service:
+    from astrocloud.vospace.factory import build_vospace
+
+    return build_vospace(
+        config=context.config,
+        runtime=context.runtime,
+        secrets=context.secrets,
+        data=context.data,
+        engine=context.engine,
+    )
+
+
+BUILDERS: Final[Mapping[str, Callable[[Context], Service]]] = {
+    "passport": _passport,
+    "portal": _portal,
+    "vospace": _vospace,
+}
 """How each service is built."""
 
 

@@ -22,7 +22,7 @@ CUSTOM_SCOPES: Final = {
 }
 """The platform's scopes besides the hub's own, and what each is for."""
 
-SERVICES: Final = ("portal", "passport")
+SERVICES: Final = ("portal", "passport", "vospace")
 """Services with an address of their own, ``/services/NAME/``; each is also an OAuth client of the hub."""
 
 
