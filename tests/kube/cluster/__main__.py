@@ -47,6 +47,7 @@ def up() -> None:
         machines.wait_until("the registry", control.registry_answers, within_s=20)
         images.ensure_pause()
         control.wait_for_api()
+        control.start_controllers()
         list(at_once.map(node.start_kubelet, NODES))
         control.add_ons()
     names = [f"node/{host.name}" for host in NODES]

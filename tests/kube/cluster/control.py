@@ -21,7 +21,7 @@ from tests.kube.cluster.layout import (
     SERVICES,
     VOLUMES,
 )
-from tests.kube.cluster.machines import daemon, log_file, run, wait_until
+from tests.kube.cluster.machines import ClusterError, daemon, log_file, pid_of, run, wait_until
 from tests.kube.cluster.programs import program
 
 STORAGE_CLASS = "shared"
@@ -34,7 +34,7 @@ def kubectl(*arguments: str, given: str | None = None) -> str:
 
 
 def start() -> None:
-    """Start what of the control plane does not run; returns before it is ready."""
+    """Start the registry and the API, as far as they do not run; returns before they are ready."""
     _start_registry()
     address, cert, key = CONTROL.address, pki.certificate, pki.key
     etcd = f"https://{address}:2379"
@@ -52,6 +52,7 @@ def start() -> None:
         "--client-cert-auth",
         # Nothing here outlives the machine, so nothing waits for the disk.
         "--unsafe-no-fsync",
+        "--name=control",
         "--log-level=warn",
     )
     daemon(
@@ -74,7 +75,7 @@ def start() -> None:
         "--kubelet-preferred-address-types=InternalIP",
         f"--service-cluster-ip-range={SERVICES}",
         f"--service-account-issuer={API_URL}",
-        f"--service-account-key-file={key('service-accounts')}",
+        f"--service-account-key-file={cert('service-accounts')}",
         f"--service-account-signing-key-file={key('service-accounts')}",
         f"--requestheader-client-ca-file={cert('ca')}",
         "--requestheader-allowed-names=aggregator",
@@ -90,10 +91,14 @@ def start() -> None:
         "--allow-privileged=true",
         "--profiling=false",
     )
+
+
+def start_controllers() -> None:
+    """Start what gives up when there is no API yet: its controllers, the scheduler and DNS."""
     for name, arguments in {
         "kube-controller-manager": (
-            f"--root-ca-file={cert('ca')}",
-            f"--service-account-private-key-file={key('service-accounts')}",
+            f"--root-ca-file={pki.certificate('ca')}",
+            f"--service-account-private-key-file={pki.key('service-accounts')}",
             "--use-service-account-credentials=true",
             "--allocate-node-cidrs=false",
         ),
@@ -107,7 +112,7 @@ def start() -> None:
             f"--kubeconfig={config}",
             f"--authentication-kubeconfig={config}",
             f"--authorization-kubeconfig={config}",
-            f"--bind-address={address}",
+            f"--bind-address={CONTROL.address}",
             "--leader-elect=false",
             "--profiling=false",
             *arguments,
@@ -119,6 +124,8 @@ def wait_for_api() -> None:
     """Return when the API answers that it is ready."""
 
     def ready() -> bool:
+        if pid_of(CONTROL, "kube-apiserver") is None:
+            raise ClusterError(f"the API ended at its start; see {log_file(CONTROL, 'kube-apiserver')}")
         command = [str(program("kubectl")), "--kubeconfig", str(KUBECONFIG), "get", "--raw=/readyz"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

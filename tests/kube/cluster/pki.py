@@ -16,7 +16,7 @@ _DAY = datetime.timedelta(days=1)
 
 
 def certificate(name: str) -> Path:
-    """Return the file of a certificate."""
+    """Return the file of a certificate; of ``service-accounts``, that of the public key."""
     return PKI / f"{name}.crt"
 
 
@@ -67,7 +67,12 @@ def make() -> None:
         authority.issue(name, common_name=common_name, organization=organization)
         _write_kubeconfig(name)
     # Last, because its presence says that all of it is there.
-    _write_key("service-accounts", ec.generate_private_key(ec.SECP256R1()))
+    tokens = ec.generate_private_key(ec.SECP256R1())
+    public = tokens.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    certificate("service-accounts").write_bytes(public)
+    _write_key("service-accounts", tokens)
 
 
 class _Authority:
