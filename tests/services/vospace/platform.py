@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from xml.etree import ElementTree
 
 import aiohttp
 from aiohttp import web
+from lxml import etree
 from yarl import URL
 
 from astrocloud.config import Config, parse_config
@@ -105,6 +107,22 @@ class Answer:
         return [uri.rsplit("/", 1)[1] for uri in self.children]
 
 
+@cache
+def _schema(name: str) -> etree.XMLSchema:
+    return etree.XMLSchema(etree.parse(Path(__file__).parent / "schemas" / f"{name}.xsd"))
+
+
+def validate(body: bytes) -> None:
+    """Fail unless `body` is a document as its standard says."""
+    if not body:
+        return
+    root = etree.fromstring(body)
+    namespace = etree.QName(root).namespace or ""
+    kind = {"VOSpace": "vospace", "UWS": "uws", "VOSIAvailability": "vosi"}.get(namespace.split("/")[-2])
+    if kind is not None:
+        _schema(kind).assertValid(root)
+
+
 def uri(path: str) -> str:
     return f"vos://{AUTHORITY}{path}"
 
@@ -165,7 +183,10 @@ class Space:
         if isinstance(kwargs.get("data"), bytes):
             kwargs["data"] = io.BytesIO(kwargs["data"])
         async with self.session.request(method, URL(address, encoded=True), headers=sent, **kwargs) as response:
-            return Answer(response.status, response.headers, await response.read(), str(response.url))
+            answer = Answer(response.status, response.headers, await response.read(), str(response.url))
+        if answer.headers.get("Content-Type", "").startswith("text/xml") and "/files/" not in path:
+            validate(answer.body)
+        return answer
 
     async def get(self, path: str, **kwargs: Any) -> Answer:
         return await self("GET", path, **kwargs)

@@ -26,6 +26,8 @@ READ: Final = "custom:vospace:read"
 WRITE: Final = "custom:vospace:write"
 
 XML: Final = "text/xml"
+ANYTHING: Final = r"[\s\S]*"
+"""A route's pattern for a path of any names; a dot would not match a line break."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}\Z")
 _P = ParamSpec("_P")

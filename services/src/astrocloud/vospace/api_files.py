@@ -11,7 +11,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from astrocloud.vospace import archives, digests
-from astrocloud.vospace.api import PREFIX, Door, answering, path_of
+from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, path_of
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import NodePath, Person
@@ -52,7 +52,7 @@ class FilesApi:
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes."""
-        path = f"{_FILES}/{{path:.*}}"
+        path = f"{_FILES}/{{path:{ANYTHING}}}"
         return [
             web.get(path, answering(self._get)),
             web.put(path, answering(self._put), expect_handler=_expect_later),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from astrocloud.vospace import parsing, writing
-from astrocloud.vospace.api import PREFIX, Door, answering, body_of, path_of, whole, xml
+from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, body_of, path_of, whole, xml
 from astrocloud.vospace.domain import Children, Nodes
 from astrocloud.vospace.errors import invalid_argument
 from astrocloud.vospace.listing import SORTS
@@ -35,7 +35,7 @@ class NodesApi:
         """Return the routes."""
         return [
             route
-            for path in (_NODES, f"{_NODES}/{{path:.*}}")
+            for path in (_NODES, f"{_NODES}/{{path:{ANYTHING}}}")
             for route in (
                 web.get(path, answering(self._get)),
                 web.put(path, answering(self._put)),

@@ -62,8 +62,8 @@ class WalksApi:
         if self._name == SET:
             body = await body_of(request)
             wanted = parsing.node(body, authority)
-            parameters = {"target": authority.uri(wanted.path)}
-            return await self.jobs.create(owner=owner, parameters=parameters, info=body.decode("utf-8", "replace"))
+            parameters = {"target": authority.uri(wanted.path), "node": body.decode("utf-8", "replace")}
+            return await self.jobs.create(owner=owner, parameters=parameters)
         form = await request.post()
         target = next((value for name, value in form.items() if name.lower() == "target"), None)
         if not isinstance(target, str):
@@ -96,7 +96,7 @@ class WalksApi:
     def _walk(self, job: Job, person: Person) -> Callable[[threading.Event], walking.Count]:
         authority = self._door.settings.authority
         if self._name == SET:
-            wanted = parsing.node((job.info or "").encode(), authority)
+            wanted = parsing.node(job.parameters["node"].encode(), authority)
             return lambda stop: walking.set_all(self._nodes, person, wanted, stop)
         path = authority.parse(job.parameters["target"])
         return lambda stop: walking.delete_all(self._nodes, person, path, stop)

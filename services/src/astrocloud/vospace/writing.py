@@ -139,7 +139,7 @@ def properties() -> str:
 def _lists(
     root: str, element: str, accepts: Iterable[str], provides: Iterable[str], *, contains: Iterable[str] = ()
 ) -> str:
-    parts = [f'{DECLARATION}<vos:{root} xmlns:vos="{NAMESPACE}" xmlns:xsi="{XSI}" version="{VERSION}">\n']
+    parts = [f'{DECLARATION}<vos:{root} xmlns:vos="{NAMESPACE}" xmlns:xsi="{XSI}">\n']
     lists: Mapping[str, Iterable[str]] = {"accepts": accepts, "provides": provides, "contains": contains}
     for name, uris in lists.items():
         if uris or name != "contains":
