@@ -139,7 +139,6 @@ def _kubelet_settings(node: Host) -> dict[str, Any]:
         "cgroupRoot": f"/{node.cgroup}",
         "failCgroupV1": False,
         "failSwapOn": False,
-        "localStorageCapacityIsolation": False,
         "clusterDNS": [DNS_SERVICE],
         "clusterDomain": DOMAIN,
         "resolvConf": _NAMES,
