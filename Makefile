@@ -9,6 +9,7 @@ PYTHON ?= $(shell for p in /usr/bin/python3 python3 python3.13 python3.12 python
 
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 UV := $(abspath .tools/bin/uv)
 PROXY := hub/proxy/node_modules/configurable-http-proxy/package.json
 export UV_PYTHON_DOWNLOADS := never
@@ -24,7 +25,7 @@ run: install bubblewrap ## Install what is locked and run the platform in the fo
 	@exec env PATH="$(abspath .tools/bin):$$PATH" $(BIN)/astrocloud up
 
 test: install-dev bubblewrap chromium ## Run the whole test suite
-	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-fast: install-dev bubblewrap ## Run the tests that take less than five minutes together
 	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -m "not slow and not e2e and not kube" $(PYTEST_ARGS)

@@ -217,7 +217,7 @@ class Vospace(Block):
     bytes_url: AnyHttpUrl | None = None
     """Where pre-authorised addresses of bytes begin, when they have a way around the platform's proxy."""
     transfer_networks: tuple[str, ...] = ()
-    """Private networks (as ``10.1.0.0/16``) that transfers may fetch from and send to; public addresses always may be."""
+    """Private networks (as ``10.1.0.0/16``) that transfers may reach; public addresses always may be."""
 
 
 class Logging(Block):
