@@ -10,6 +10,7 @@ from sqlalchemy import event
 from tornado.ioloop import PeriodicCallback
 from traitlets import Integer, default
 
+from astrocloud_hub.bodies import LimitedApplication
 from astrocloud_hub.caretaker import Caretaker
 from astrocloud_hub.pages import log_request, with_platform
 
@@ -72,6 +73,10 @@ class AstrocloudHub(JupyterHub):
         """Log requests our way."""
         super().init_tornado_settings()
         self.tornado_settings["log_function"] = log_request
+
+    def init_tornado_application(self) -> None:
+        """Make the web application, one that keeps no large bodies."""
+        self.tornado_application = LimitedApplication(self.handlers, **self.tornado_settings)
 
     async def start(self) -> None:
         """Start the hub, then look after servers from time to time."""

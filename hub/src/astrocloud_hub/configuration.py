@@ -159,7 +159,8 @@ def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFile
     c.Authenticator.enable_auth_state = True
     c.Authenticator.manage_groups = True
     c.OAuthenticator.allow_all = True
-    c.Authenticator.username_pattern = r"[a-z][a-z0-9-]*"
+    # The directory's rule (`astrocloud.passport.names`); JupyterHub matches the beginning only, unless told the end.
+    c.Authenticator.username_pattern = r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?\Z"
     # Disabled means out within 30 s: asked about every 10 s; a service caches what the hub says for 15 s at most.
     c.Authenticator.auth_refresh_age = 10
     # Tokens, too, stop when their owner is not active any more.

@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 import time
+import unicodedata
 from typing import Any, Final
 
 import structlog
@@ -61,6 +62,12 @@ class PlatformHandler:
         if spawner is not None and by is not None and hasattr(spawner, "ask_to_end"):
             spawner.ask_to_end("stopped", str(by.name))
         return await super().stop_single_user(user, server_name)  # type: ignore[misc]
+
+    def _validate_next_url(self, next_url: str) -> str:
+        """Return where to go on, empty when that is elsewhere, or no address: no header can carry a control."""
+        if any(unicodedata.category(char) in {"Cc", "Cs"} for char in next_url):
+            return ""
+        return str(super()._validate_next_url(next_url))  # type: ignore[misc]
 
     @property
     def template_namespace(self) -> dict[str, Any]:
