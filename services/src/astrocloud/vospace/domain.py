@@ -350,11 +350,12 @@ class Nodes:
         Raises
         ------
         Fault
-            ``NodeNotFound``, ``PermissionDenied``, ``NodeLocked``, ``LinkFound``.
+            ``NodeNotFound``, ``ContainerNotFound``, ``PermissionDenied``, ``NodeLocked``, ``LinkFound``.
         """
         self._check_not_a_top(path)
         with self._as(person, path, acl.WRITE):
-            self._check_unlocked(path)
+            with self.tree.place(path):
+                self._check_unlocked(path)  # after its folder: that one missing is another fault
             size, files = self.tree.remove(path)
         self._refund(path, size=size, files=files)
 

@@ -1,0 +1,146 @@
+"""Many at once: whoever reads sees one whole state, whoever writes is told what became of it."""
+
+import asyncio
+import hashlib
+import os
+import threading
+
+from tests.services.vospace.platform import PEOPLE, Space, uri
+from tests.services.vospace.test_files import leftovers
+from tests.services.vospace.test_transfers import job, transfer_xml
+
+
+def pattern(number: int) -> bytes:
+    return bytes([number]) * (200_000 + number)
+
+
+async def test_readers_during_many_puts_see_one_of_them_whole(space: Space) -> None:
+    await space.upload("/home/ada/f", pattern(0))
+    good = {hashlib.md5(pattern(number)).digest() for number in range(9)}
+
+    async def write(number: int) -> None:
+        assert (await space.upload("/home/ada/f", pattern(number))).status == 200
+
+    async def read() -> None:
+        for _ in range(10):
+            answer = await space.get("/files/home/ada/f")
+            assert answer.status == 200
+            assert hashlib.md5(answer.body).digest() in good
+
+    await asyncio.gather(*(write(number) for number in range(1, 9)), *(read() for _ in range(4)))
+    assert hashlib.md5(space.posix("/home/ada/f").read_bytes()).digest() in good
+    assert leftovers(space) == []
+
+
+async def test_only_one_of_many_creates(space: Space) -> None:
+    await space.node("/home/ada")
+    answers = await asyncio.gather(
+        *(space.upload("/home/ada/f", pattern(n), headers={"If-None-Match": "*"}) for n in range(8))
+    )
+    assert sorted(answer.status for answer in answers) == [201] + [412] * 7
+    answers = await asyncio.gather(*(space.mkdir("/home/ada/d") for _ in range(8)))
+    assert sorted(answer.status for answer in answers) == [201] + [409] * 7
+
+
+async def test_put_against_delete_and_rename_of_its_folder(space: Space) -> None:
+    for round_number in range(10):
+        await space.mkdir("/home/ada/d")
+
+        async def put() -> int:
+            return (await space.upload("/home/ada/d/f", pattern(1))).status
+
+        async def disturb(number: int = round_number) -> None:
+            if number % 2:
+                await space("DELETE", "/nodes/home/ada/d")
+            else:
+                await job(space, transfer_xml("/home/ada/d", uri("/home/ada/e"), keep=False))
+
+        status, _none = await asyncio.gather(put(), disturb())
+        assert status in {201, 404, 403}
+        found = [path for path in space.posix("/home/ada").rglob("f") if path.is_file()]
+        assert all(path.read_bytes() == pattern(1) for path in found)
+        if status == 201 and not round_number % 2:
+            assert len(found) == 1
+        for name in ("d", "e"):
+            await space("DELETE", f"/nodes/home/ada/{name}")
+    assert leftovers(space) == []
+
+
+async def test_list_while_names_change_keeps_those_that_stay(space: Space) -> None:
+    folder = space.make("/archive/many", who="bob")
+    stay = {f"stay{number:05d}" for number in range(3000)}
+    for name in stay:
+        (folder / name).touch()
+    stop = threading.Event()
+
+    def churn() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            (folder / f"come{number % 50}").touch()
+            (folder / f"come{(number + 25) % 50}").unlink(missing_ok=True)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(5):
+            names = (await space.node("/archive/many", "?detail=min")).names
+            assert stay <= set(names)
+            assert len(names) == len(set(names))
+    finally:
+        stop.set()
+        thread.join()
+
+
+async def test_notebook_that_writes_while_it_is_read(space: Space) -> None:
+    await space.upload("/home/ada/f", b"x" * 2_000_000)
+    file = space.posix("/home/ada/f")
+    done = threading.Event()
+
+    def append() -> None:
+        with file.open("ab") as opened:
+            for _ in range(2000):
+                opened.write(b"y" * 100)
+                opened.flush()
+                if done.wait(0.0001):
+                    break
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    try:
+        for _ in range(20):
+            answer = await space.get("/files/home/ada/f")
+            assert len(answer.body) == int(answer.headers["Content-Length"])
+            assert set(answer.body) <= {ord("x"), ord("y")}
+            assert "Digest" not in answer.headers or len(answer.body) == 2_000_000
+    finally:
+        done.set()
+        thread.join()
+    # Replacing it leaves the notebook's own open file alone.
+    with file.open("ab") as opened:
+        await space.upload("/home/ada/f", b"new")
+        opened.write(b"lost")
+    assert file.read_bytes() == b"new"
+
+
+async def test_large_folder_is_told_whole_and_in_pages(space: Space) -> None:
+    folder = space.make("/archive/many", who="bob")
+    names = sorted(f"f{number:05d}" for number in range(12_000))
+    for name in names:
+        os.close(os.open(folder / name, os.O_CREAT, 0o644))
+    assert sorted((await space.node("/archive/many", "?detail=min")).names) == names
+    paged: list[str] = []
+    start = ""
+    while True:
+        page = await space.node("/archive/many", f"?detail=min&limit=5000{start}")
+        paged += page.names[1 if start else 0 :]
+        if len(page.names) < 5000:
+            break
+        start = f"&uri={page.children[-1]}"
+    assert paged == names
+    # The rest of an unpaged listing, in the same order, from a child on.
+    every = (await space.node("/archive/many", "?detail=min")).children
+    rest = (await space.node("/archive/many", f"?detail=min&uri={every[7000]}")).children
+    assert rest == every[7000:]
+    assert (await space.node("/archive/many", "?sort=date")).status == 400
+    assert PEOPLE["bob"].identity.uid == folder.stat().st_uid
