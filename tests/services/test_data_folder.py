@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,16 @@ class TestAddresses:
             second = self.choose(data)
         assert second.hub_port != first.hub_port
         assert second.services_port == first.services_port
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="everybody is the same user where root does not run the platform")
+    def test_a_server_cannot_take_the_port_of_a_part_that_died(self, data: DataFolder):
+        earlier = {"bind": "", "port": 1, "public_url": "", "proxy_api_port": 40001, "hub_port": 40002}
+        (data.run / "runtime.json").write_text(json.dumps({**earlier, "services_port": 40003}))
+        chosen = self.choose(data)
+        take = "import os, socket, sys; os.setuid(20001); socket.create_server(('127.0.0.1', int(sys.argv[1])))"
+        for port in (chosen.proxy_api_port, chosen.hub_port, chosen.services_port):
+            done = subprocess.run([sys.executable, "-c", take, str(port)], capture_output=True, text=True, check=False)
+            assert "PermissionError" in done.stderr
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"hub_port": 1}', None])
     def test_a_damaged_record_is_written_anew(self, data: DataFolder, text: str | None):

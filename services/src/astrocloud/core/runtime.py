@@ -6,7 +6,9 @@ at the first start and kept, because people's servers outlive a restart of the h
 
 import json
 import os
+import random
 import socket
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -72,8 +74,11 @@ class Runtime:
         except (FileNotFoundError, ValueError, TypeError):
             kept = [0, 0, 0]
         chosen: list[int] = []
+        reserved = reserved_ports()
         for wanted in kept:
-            chosen.append(_free_port(wanted, taken={port, *chosen}))
+            candidates = [] if reserved and wanted not in reserved else [wanted]
+            candidates += random.sample(reserved, min(len(reserved), 50))
+            chosen.append(_free_port([*candidates, 0, 0, 0, 0], taken={port, *chosen}))
         host = f"[{bind}]" if ":" in bind else bind
         shown = "127.0.0.1" if bind in {"0.0.0.0", "::"} else host  # noqa: S104
         runtime = cls(bind, port, (public_url or f"http://{shown}:{port}").rstrip("/"), *chosen)
@@ -81,9 +86,33 @@ class Runtime:
         return runtime
 
 
-def _free_port(wanted: int, *, taken: set[int]) -> int:
-    """Return the loopback port `wanted` if nobody has it, else one that the kernel gives."""
-    for candidate in (wanted, 0, 0, 0, 0):
+def reserved_ports() -> list[int]:
+    """Return the ports that root's processes alone can listen on, none when this is not root.
+
+    People's servers share the loopback address. One of them could take the port of a part that has just died, and get
+    the passwords and the secrets meant for it; these ports it cannot take. Ports that a service has by name are left
+    to it.
+    """
+    if os.geteuid() != 0:
+        return []
+    try:
+        first_open = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        first_open = 1024
+    return [port for port in range(512, min(first_open, 1024)) if not _has_name(port)]
+
+
+def _has_name(port: int) -> bool:
+    try:
+        socket.getservbyport(port)
+    except OSError:
+        return False
+    return True
+
+
+def _free_port(candidates: Sequence[int], *, taken: set[int]) -> int:
+    """Return the first of the loopback ports `candidates` that nobody has; 0 is one that the kernel gives."""
+    for candidate in candidates:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
