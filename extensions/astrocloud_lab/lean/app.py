@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,6 +72,11 @@ def import_server() -> None:
             importlib.import_module(name)
 
 
+def without_sessions(record: logging.LogRecord) -> bool:
+    """Drop the one message of JupyterHub (6.1) that tells the id of a browser's session at the hub."""
+    return not str(record.msg).startswith("Setting new xsrf cookie")
+
+
 def check_hub_later(single_user: Any) -> None:
     """Make the single-user extension ask for the hub's version after listening.
 
@@ -106,6 +112,7 @@ def build(argv: Sequence[str]) -> ServerApp:
         if _preparse_for_subcommand(JupyterHubSingleUser, list(argv)):
             raise RuntimeError("a subcommand is asked for")
         _preparse_for_stopping_flags(JupyterHubSingleUser, list(argv))
+        logging.getLogger("tornado.application").addFilter(without_sessions)
         config = Config(settings.default_config())
         check_hub_later(JupyterHubSingleUser)
         JupyterHubSingleUser.serverapp_class = DeferringServerApp

@@ -60,7 +60,11 @@ class PlatformHandler:
         spawner = user.spawners.get(server_name)
         by = self.current_user  # type: ignore[attr-defined]
         if spawner is not None and by is not None and hasattr(spawner, "ask_to_end"):
-            spawner.ask_to_end("stopped", str(by.name))
+            if by.kind == "service" and by.name == "passport":
+                # It ends servers only of those who may not be here any more.
+                spawner.ask_to_end("disabled")
+            else:
+                spawner.ask_to_end("stopped", str(by.name))
         return await super().stop_single_user(user, server_name)  # type: ignore[misc]
 
     def _validate_next_url(self, next_url: str) -> str:

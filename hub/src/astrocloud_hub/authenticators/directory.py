@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError
+from astrocloud.core.logs import passed_on
 from astrocloud_hub.authenticators.fetching import FetchError, JsonClient
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.language import current_language
@@ -106,4 +107,5 @@ class Directory:
         return {
             "Authorization": f"Bearer {self._secret.get_secret_value()}",
             "Accept-Language": words.HTML_LANGUAGE[current_language()],
+            **passed_on(),
         }

@@ -19,6 +19,12 @@ def hide_secrets(_logger: object, _method: str, event: MutableMapping[str, Any])
     return event
 
 
+def passed_on() -> dict[str, str]:
+    """Return the header with which a part asks another for the request it answers: one id in all their logs."""
+    known = structlog.contextvars.get_contextvars().get("request_id")
+    return {"X-Request-ID": str(known)} if known else {}
+
+
 def configure_logs(*, level: str = "info", part: str) -> None:
     """Send this process's logs, those of libraries too, to standard error as JSON lines that name `part`."""
     shared: list[Any] = [

@@ -41,11 +41,14 @@ class Api:
         What can be done.
     health
         The state of the parts.
+    idle_hours
+        After how many hours without activity a server is stopped, as texts name it.
     """
 
-    def __init__(self, *, desk: Desk, health: Health) -> None:
+    def __init__(self, *, desk: Desk, health: Health, idle_hours: str) -> None:
         self._desk = desk
         self._health = health
+        self._idle_hours = idle_hours
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes."""
@@ -89,7 +92,7 @@ class Api:
         """Tell the caller's servers, stopped ones too."""
         principal = await require(request, scope=USE)
         servers = await self._desk.hub.servers_of(principal.name)
-        return web.json_response([server_document(server) for server in servers])
+        return web.json_response([server_document(server, idle_hours=self._idle_hours) for server in servers])
 
     async def start(self, request: web.Request) -> web.Response:
         """Start a server: ``environment``, ``resources``, ``title``, all optional; 201 when ready, 202 on its way."""
@@ -102,7 +105,7 @@ class Api:
             size=fields["resources"],
             title=fields["title"],
         )
-        told = {**server_document(server), "state": "running" if ready else "starting"}
+        told = {**server_document(server, idle_hours=self._idle_hours), "state": "running" if ready else "starting"}
         return web.json_response(
             told, status=201 if ready else 202, headers={"Location": f"{_API}/servers/{server.name}"}
         )

@@ -87,7 +87,7 @@ def build_portal(
         name="portal",
         routes=[
             *Pages(config=config, desk=desk, health=health, login=login, secure=secure).routes(),
-            *Api(desk=desk, health=health).routes(),
+            *Api(desk=desk, health=health, idle_hours=f"{config.servers.idle_timeout_s / 3600:g}").routes(),
             *AdminPages(config=config, desk=desk).routes(),
         ],
         login=login,

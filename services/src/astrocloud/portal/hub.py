@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from astrocloud.core import words
 from astrocloud.core.errors import RequestError
+from astrocloud.core.logs import passed_on
 from astrocloud.portal.errors import HubRefusalError, PortalError
 from astrocloud.portal.models import REASONS, End, Server, State
 
@@ -121,6 +122,7 @@ class Hub:
             "Authorization": f"token {(token or self._token).get_secret_value()}",
             "Accept": "application/json",
             "Accept-Language": language,
+            **passed_on(),
         }
         try:
             async with self._client().request(

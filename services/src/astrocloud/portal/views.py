@@ -127,9 +127,14 @@ def environment_document(environment: Environment, *, menu: Menu) -> dict[str, A
     }
 
 
-def server_document(server: Server) -> dict[str, Any]:
-    """Return a server as the API tells it."""
+def server_document(server: Server, *, idle_hours: str) -> dict[str, Any]:
+    """Return a server as the API tells it to its owner."""
     end = server.end
+    said = {
+        language: end_texts(end, language=language, reader=server.owner, idle_hours=idle_hours)
+        for language in words.LANGUAGES
+        if end is not None
+    }
     return {
         "name": server.name,
         "title": server.title,
@@ -148,6 +153,8 @@ def server_document(server: Server) -> dict[str, Any]:
             "at": end.at.isoformat() if end.at else None,
             "exit_code": end.exit_code,
             "code": end.code,
+            "why": {language: why for language, (why, _) in said.items()},
+            "next_step": {language: step for language, (_, step) in said.items()},
         },
     }
 
