@@ -164,3 +164,22 @@ securityContext:
           items: [{key: database-password, path: database-password}]
       {{- end }}
 {{- end -}}
+
+{{- /* The services there are: every key of `services` but the image. */}}
+{{- define "astrocloud.serviceNames" -}}
+{{- omit .Values.services "image" | keys | sortAlpha | toJson -}}
+{{- end -}}
+
+{{- /* One of our parts, and people's servers, as a network policy names them. */}}
+{{- define "astrocloud.peer" -}}
+podSelector:
+  matchLabels:
+    {{- include "astrocloud.selector" . | nindent 4 }}
+{{- end -}}
+
+{{- define "astrocloud.people" -}}
+namespaceSelector:
+  matchLabels:
+    astrocloud.org/release: {{ .Release.Name }}
+    astrocloud.org/release-namespace: {{ .Release.Namespace }}
+{{- end -}}
