@@ -27,6 +27,7 @@ c.DummyAuthenticator.password = os.environ["STOCK_PASSWORD"]
 c.JupyterHub.services = [{"name": "bench", "api_token": os.environ["STOCK_TOKEN"]}]
 c.JupyterHub.load_roles = [{"name": "bench", "services": ["bench"], "scopes": ["admin:servers", "admin:users"]}]
 c.Spawner.cmd = [os.environ["STOCK_SINGLEUSER"]]
+c.Spawner.args = ["--allow-root"]
 c.Spawner.default_url = "/lab"
 c.Spawner.start_timeout = c.Spawner.http_timeout = 300
 c.SimpleLocalProcessSpawner.home_dir_template = os.environ["STOCK_HOMES"] + "/{username}"

@@ -109,6 +109,9 @@ class TestLimits:
         assert written == {"memory.max": "1073741824", "memory.swap.max": "0", "pids.max": "512"}
         (folder / "memory.events").write_text("low 0\nmax 7\noom 3\noom_kill 2\n")
         assert group.oom_kills() == 2
+        (folder / "cpu.max").write_text("150000 100000")
+        group.share_processors(2)
+        assert (folder / "cpu.max").read_text() == "200000 100000"
 
     def test_version_1(self, tmp_path: Path) -> None:
         for name in ("memory", "pids", "cpu"):
@@ -126,6 +129,9 @@ class TestLimits:
         assert len(group.procs) == 3
         (group.folders[0] / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
         assert group.oom_kills() == 4
+        group.share_processors(2)
+        changed = {str(file.relative_to(tmp_path)): file.read_text() for file in tmp_path.glob("*/ada./c*")}
+        assert changed == {"cpu/ada./cpu.cfs_period_us": "100000", "cpu/ada./cpu.cfs_quota_us": "200000"}
 
     def test_where_nothing_can_be_written_rlimits_must_do(self, tmp_path: Path) -> None:
         assert limits.probe(mount=tmp_path / "none", own="").kind == "rlimit"

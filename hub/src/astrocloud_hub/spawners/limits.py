@@ -58,6 +58,16 @@ class ControlGroup:
                 return int((self.folders[0] / name).read_text())
         return 0
 
+    def share_processors(self, cpus: float) -> None:
+        """Let its processes use as much as `cpus` processors from now on, where that is limited at all."""
+        quota = round(cpus * _CPU_PERIOD_US)
+        for folder in self.folders:
+            for name, value in (("cpu.max", f"{quota} {_CPU_PERIOD_US}"), ("cpu.cfs_quota_us", str(quota))):
+                # A group that is gone needs no limit; never make a file where there is none.
+                with suppress(OSError):
+                    if (folder / name).exists():
+                        _write(folder / name, value)
+
     def remove(self, *, patience_s: float = 2.0) -> None:
         """Remove it; its processes are gone, or will be in a moment."""
         deadline = time.monotonic() + patience_s

@@ -34,6 +34,11 @@ from astrocloud_hub.spawners.stages import Stages
 
 _log = structlog.get_logger()
 _PORT_TRIES = 3
+_START_CPUS = 2.0
+"""Processors that a start may use, whatever was chosen: the server and what kernels are forked from start side by side,
+and a quota of one would stop both for a part of each tenth of a second."""
+_START_CPUS_S = 10.0
+"""How long after the start that goes on, in seconds: until the first cell has what it imports."""
 
 
 class LocalSpawner(Spawner):
@@ -117,6 +122,8 @@ class LocalSpawner(Spawner):
         if self._record is not None and self._record.alive:
             self.port = self._record.port
             self._watch()
+            # The hub that started it may have ended before it did so.
+            self._settle(self._record)
         elif self._record is None and state.get("port"):
             # Who ends all servers also forgets them, nobody else does.
             self._asked = ("platform-stop", "")
@@ -210,6 +217,7 @@ class LocalSpawner(Spawner):
                 raise HubError("server-port", port=self.port)
         self._stages.tell("ready", 98)
         self._watch()
+        asyncio.get_running_loop().call_later(_START_CPUS_S, self._settle, self._record)
         _log.info("server-started", user=self.user.name, server=self.name, walls=programs is not None, **self._picked)
         return ("127.0.0.1", self.port)
 
@@ -240,6 +248,8 @@ class LocalSpawner(Spawner):
             group = self.controller().make(key, bounds)
         except OSError as err:
             raise HubError("server-limits", reason=err.strerror or str(err)) from err
+        if group is not None:
+            group.share_processors(max(resources.cpus, _START_CPUS))
         launch = Launch(
             person=person,
             environment=built,
@@ -384,6 +394,13 @@ class LocalSpawner(Spawner):
                 task.add_done_callback(lambda done: done.exception())
 
         loop.add_reader(descriptor, ended)
+
+    def _settle(self, record: ServerRecord | None) -> None:
+        """Hold a server that has started to the processors that were chosen."""
+        group = _group_of(record)
+        cpus = self._picked.get("cpus")
+        if group is not None and cpus and record is self._record:
+            group.share_processors(float(cpus))
 
     def _unwatch(self) -> None:
         if self._watched is not None:

@@ -38,12 +38,12 @@ class Passwords:
     min_length
         The shortest password taken, in characters.
     at_once
-        How many are computed at once; each takes 32 MiB and a processor.
+        How many are computed at once; each takes 19 MiB and a processor.
     """
 
     def __init__(self, *, min_length: int, at_once: int = 2) -> None:
         self._min_length = min_length
-        self._hasher = PasswordHasher(time_cost=3, memory_cost=32 * 1024, parallelism=1)
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._turn = threading.BoundedSemaphore(at_once)
         self._nobody: str | None = None
 
