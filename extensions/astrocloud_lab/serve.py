@@ -14,6 +14,9 @@ ASTROCLOUD_LANG
     Language of the Lab until the person chooses one: ``en`` or ``zh_CN``.
 ASTROCLOUD_PREPARE_KERNEL
     ``0`` starts every kernel as stock does.
+ASTROCLOUD_SHARED_NETWORK
+    ``1`` where other people's programs reach this server's loopback address: kernels
+    and the Lab have no debugger then, which would listen there.
 """
 
 from __future__ import annotations

@@ -61,6 +61,11 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "Open a copy",
         "zh": "打开副本",
     },
+    "kernel.no-debugger": {
+        "en": "There is no debugger here: it would be open to everybody's programs on this machine. Use %debug or "
+        "breakpoint() in a cell.",
+        "zh": "此处没有调试器：它会向本机所有人的程序开放。请在单元格中使用 %debug 或 breakpoint()。",
+    },
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -179,14 +180,68 @@ async def test_output_of_programs_is_shown(server: Server) -> None:
         assert await kernel.run("import os; _ = os.system('echo from a program')") == "from a program"
 
 
+async def reply_of(kernel: Kernel, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a kernel's reply to a request."""
+    asked = await kernel.send("", f"{kind}_request", content)
+    while True:
+        message = await kernel.next_message()
+        if message["msg_type"] == f"{kind}_reply" and message["parent_header"]["msg_id"] == asked:
+            found: dict[str, Any] = message["content"]
+            return found
+
+
 async def test_debugger_answers(server: Server) -> None:
     async with server.kernel() as kernel:
-        asked = await kernel.send("", "debug_request", {"type": "request", "seq": 1, "command": "debugInfo"})
-        while True:
-            message = await kernel.next_message()
-            if message["msg_type"] == "debug_reply" and message["parent_header"]["msg_id"] == asked:
-                break
-        assert message["content"]["success"] is True
+        reply = await reply_of(kernel, "debug", {"type": "request", "seq": 1, "command": "debugInfo"})
+        assert reply["success"] is True
+        info = await reply_of(kernel, "kernel_info", {"any": ""})
+        assert "debugger" in info["supported_features"]
+
+
+def listened_to(pid: int) -> set[str]:
+    """Return the sockets on which a process and those below it listen on TCP."""
+    lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()]
+    listening = {f"socket:[{fields[9]}]" for fields in lines if fields[3] == "0A"}
+    found: set[str] = set()
+    for each in (pid, *descendants(pid)):
+        for entry in Path(f"/proc/{each}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(entry))
+    return found & listening
+
+
+@pytest.mark.parametrize("prepared", ["1", "0"])
+async def test_no_kernel_has_a_debugger_where_the_network_is_shared(
+    lab_python: Path, hub: StandInHub, tmp_path: Path, prepared: str
+) -> None:
+    shared = {"ASTROCLOUD_SHARED_NETWORK": "1", "ASTROCLOUD_PREPARE_KERNEL": prepared}
+    with running(lab_python, tmp_path, hub, **shared) as server:
+        async with server.client() as client, client.get("lab") as answer:
+            assert "@jupyterlab/debugger-extension" in await answer.text()
+        async with server.kernel() as kernel:
+            assert await is_forked(kernel) is (prepared == "1")
+            info = await reply_of(kernel, "kernel_info", {"any": ""})
+            assert info["language_info"]["name"] == "python"
+            assert "debugger" not in info["supported_features"]
+            pid = await kernel.value("__import__('os').getpid()")
+            # One is there from the start: where forked children send what they print, with a secret.
+            before = listened_to(pid)
+            for seq, command in enumerate(("debugInfo", "initialize", "attach"), 1):
+                request = {"type": "request", "seq": seq, "command": command, "arguments": {}}
+                reply = await reply_of(kernel, "debug", request)
+                assert (reply["success"], reply["request_seq"], reply["command"]) == (False, seq, command)
+                assert "%debug" in reply["message"]
+            assert listened_to(pid) == before
+            assert await kernel.value("6 * 7") == 42
+
+
+async def test_a_kernel_of_another_kind_starts_where_the_network_is_shared(
+    lab_python: Path, hub: StandInHub, tmp_path: Path
+) -> None:
+    with running(lab_python, tmp_path, hub, ASTROCLOUD_SHARED_NETWORK="1") as server:
+        name = write_spec(server, Path("/usr/bin/env"), "by-env", str(lab_python))
+        async with server.kernel(name) as kernel:
+            assert await kernel.value("1 + 1") == 2
 
 
 async def test_sockets_of_a_kernel_are_unix_sockets_in_a_private_folder(server: Server) -> None:

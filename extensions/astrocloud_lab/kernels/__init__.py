@@ -4,6 +4,8 @@
 ``forkserver``   that process: forks one child for each kernel
 ``child``        what the child does to be a kernel like any other
 ``fingerprint``  tells when what was imported is stale
+``network``      what is different where the server's network is shared
+``undebugged``   the kernel that runs there
 ``provisioner``  the door: jupyter_client's kernel provisioner
 
 Why one forking parent and not one prepared child for each kernel: the second

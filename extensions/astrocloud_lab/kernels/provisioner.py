@@ -7,10 +7,10 @@ import contextlib
 import ctypes
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Bool, Float
 
-from astrocloud_lab.kernels import fingerprint, parent
+from astrocloud_lab.kernels import fingerprint, network, parent
 
 PR_SET_CHILD_SUBREAPER = 36
 """See prctl(2): orphans below this process become its children."""
@@ -103,12 +103,8 @@ def launcher_arguments(command: Sequence[str], executable: str) -> list[str]:
     NotPreparedError
         If it is another program, another interpreter or has options of its own.
     """
-    program = shutil.which(command[0]) or command[0]
-    # Not realpath: the interpreters of two environments may be links to one file.
-    if os.path.abspath(program) != os.path.abspath(executable):
-        same_folder = os.path.dirname(os.path.abspath(program)) == os.path.dirname(executable)
-        if not (same_folder and os.path.basename(program).startswith("python")):
-            raise NotPreparedError(f"its interpreter is {program}")
+    if not network.is_interpreter(command, executable):
+        raise NotPreparedError(f"its interpreter is {command[0]}")
     rest = list(command[1:])
     while rest and rest[0] in INTERPRETER_OPTIONS:
         del rest[0]
@@ -136,6 +132,8 @@ class PreparedProvisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Fork the kernel, or start it as usual; returns when a forked one has bound its sockets."""
+        if network.is_shared(os.environ):
+            cmd = network.kernel_command(cmd, sys.executable)
         if not self.prepared or os.environ.get("ASTROCLOUD_PREPARE_KERNEL") == "0":
             return await super().launch_kernel(cmd, **kwargs)
         try:

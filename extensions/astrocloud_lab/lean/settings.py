@@ -13,6 +13,8 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
+from astrocloud_lab.kernels import network
+
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 """Folders for ``JUPYTER_CONFIG_PATH``: ``common``, and one a language."""
 
@@ -95,6 +97,8 @@ def prepare_environment(environ: MutableMapping[str, str], *, stock: bool = Fals
     language = environ.get("ASTROCLOUD_LANG", "en").replace("-", "_")
     language = {"zh": "zh_CN"}.get(language, language)
     folders = config_path(language)
+    if network.is_shared(environ):
+        folders.append(str(CONFIG_DIR / "shared-network"))
     if stock:
         folders.append(str(CONFIG_DIR / "stock"))
     given = environ.get("JUPYTER_CONFIG_PATH")

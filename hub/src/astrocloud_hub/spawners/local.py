@@ -285,6 +285,8 @@ class LocalSpawner(Spawner):
             "MKL_NUM_THREADS": threads,
             "ASTROCLOUD_LANG": language,
             "ASTROCLOUD_ENVIRONMENT": options.environment.id,
+            # The machine's loopback address is everybody's: nothing that asks for no password may listen there.
+            "ASTROCLOUD_SHARED_NETWORK": "1",
             "MEM_LIMIT": str(launch.limits.memory_bytes),
             "CPU_LIMIT": str(launch.limits.cpus),
             **({} if launch.programs is not None else {"ASTROCLOUD_WITHOUT_WALLS": "1"}),
