@@ -162,6 +162,7 @@ async def test_hostile_paths_are_invalid(space: Space, raw: str) -> None:
         writer.write(f"{head}Connection: close\r\nContent-Length: 0\r\n\r\n".encode())
         answer = await reader.read()
         writer.close()
+        await writer.wait_closed()
         assert answer.startswith(b"HTTP/1.1 400"), answer[:300]
         assert b"InvalidURI" in answer
 

@@ -166,6 +166,7 @@ async def send_raw(space: Space, text: bytes) -> bytes:
     writer.write_eof()
     answer = await reader.read()
     writer.close()
+    await writer.wait_closed()
     return answer
 
 
@@ -280,3 +281,14 @@ async def test_a_persons_page_runs_no_script_here(space: Space) -> None:
 async def test_content_type_is_what_was_set(space: Space) -> None:
     await space("PUT", "/nodes/home/ada/x", data=node_xml("/home/ada/x", "DataNode", {"type": "text/x-special"}))
     assert (await space.get("/files/home/ada/x")).headers["Content-Type"] == "text/x-special"
+
+
+async def test_sum_of_a_notebooks_file_is_known_once_it_has_settled(space: Space) -> None:
+    await space.node("/home/ada")
+    file = space.write("/home/ada/f", b"hello")
+    assert f"{CORE}MD5" not in (await space.node("/home/ada/f")).properties
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert (await space.node("/home/ada/f")).properties[f"{CORE}MD5"] == hashlib.md5(b"hello").hexdigest()
+    assert (await space("HEAD", "/files/home/ada/f")).headers["Digest"] == digest(b"hello")
+    file.write_bytes(b"other")
+    assert f"{CORE}MD5" not in (await space.node("/home/ada/f")).properties

@@ -20,7 +20,7 @@ from astrocloud.vospace.preauth import PREFIX as PREAUTH
 from astrocloud.vospace.preauth import Signer
 from astrocloud.vospace.receiving import Receiver
 from astrocloud.vospace.sending import check_conditions, file_response
-from astrocloud.vospace.uploads import etag
+from astrocloud.vospace.uploads import Upload, etag
 
 _FILES: Final = f"{PREFIX}/files"
 
@@ -165,6 +165,18 @@ class FilesApi:
         Whatever fails leaves the old file as it was.
         """
         upload = await self._door.run(self._nodes.begin_upload, person, path, length=length)
+        with self._nodes.busy(upload.path):
+            return await self._take_into(upload, pieces, length, announced=announced, request=request)
+
+    async def _take_into(
+        self,
+        upload: Upload,
+        pieces: AsyncIterator[bytes],
+        length: int | None,
+        *,
+        announced: dict[str, bytes],
+        request: web.Request | None,
+    ) -> tuple[bool, str, str | None]:
         receiver = Receiver(
             upload=upload,
             nodes=self._nodes,

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from astrocloud.vospace import parsing, writing
 from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, body_of, path_of, whole, xml
-from astrocloud.vospace.domain import Children, Nodes
+from astrocloud.vospace.children import Children
+from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import invalid_argument
 from astrocloud.vospace.listing import SORTS
 from astrocloud.vospace.models import CONTAINER, CORE, Node, NodePath, NodeRequest

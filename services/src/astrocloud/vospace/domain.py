@@ -7,10 +7,12 @@ what is decided here besides is what the kernel does not know: the standard's fa
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Protocol
 
 from astrocloud.vospace import acl, archives, attributes, copying, listing, posix, rights
+from astrocloud.vospace.children import Children
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.identity import acting_as
@@ -23,6 +25,7 @@ from astrocloud.vospace.models import (
     IS_LOCKED,
     IS_PUBLIC,
     LINK,
+    MD5,
     NODE_TYPES,
     PUBLIC_READ,
     READ_ONLY,
@@ -35,11 +38,11 @@ from astrocloud.vospace.models import (
     NodeRequest,
     Person,
 )
-from astrocloud.vospace.opening import OpenFile, open_file
+from astrocloud.vospace.opening import OpenFile, open_file, sum_if_settled
 from astrocloud.vospace.people import Owners
 from astrocloud.vospace.reading import Reader, Usage, readable
 from astrocloud.vospace.storage import Tree, measure
-from astrocloud.vospace.uploads import Upload, begin
+from astrocloud.vospace.uploads import Upload, begin, reopen
 
 
 class Quotas(Protocol):
@@ -56,6 +59,12 @@ class Quotas(Protocol):
 
     def usage(self, top: NodePath) -> Usage | None:
         """Return what is used below `top`, or `None` where there is no quota."""
+
+    def enter(self, top: NodePath) -> None:
+        """Keep what is below `top` from being counted anew, while it changes, until `leave`."""
+
+    def leave(self, top: NodePath) -> None:
+        """End what `enter` began."""
 
 
 class Nodes:
@@ -107,7 +116,15 @@ class Nodes:
         usage = self._quotas.usage(path) if path.top == path else None
         with self._as(person, path, acl.READ), self.tree.node(path) as descriptor:
             self._check_readable(person, path, descriptor)
-            return reader.node(descriptor, path, detail, usage)
+            node = reader.node(descriptor, path, detail, usage)
+        if node.kind in FILE_TYPES and detail != "min" and MD5 not in node.properties:
+            # Asked for by itself, not in a listing: clients that synchronize compare it.
+            with suppress(Fault):
+                file = self.open(person, path)
+                file.close()
+                if file.md5 is not None:
+                    return replace(node, properties={**node.properties, MD5: file.md5})
+        return node
 
     def _check_readable(self, person: Person, path: NodePath, descriptor: int) -> None:
         status = os.fstat(descriptor)
@@ -173,7 +190,12 @@ class Nodes:
             if self._gate.closed:
                 path = self.tree.follow(path)
                 self._gate.check(person, path, acl.READ)
-            return open_file(self.tree, path)
+            file = open_file(self.tree, path)
+        try:
+            return sum_if_settled(file)
+        except BaseException:
+            file.close()
+            raise
 
     # Making
 
@@ -222,12 +244,25 @@ class Nodes:
         if top is None or top == path:
             yield
             return
-        self._quotas.charge(top, size=size, files=files)
+        with self.busy(path):
+            self._quotas.charge(top, size=size, files=files)
+            try:
+                yield
+            except BaseException:
+                self._quotas.charge(top, size=-size, files=-files)
+                raise
+
+    @contextmanager
+    def busy(self, path: NodePath) -> Iterator[None]:
+        """Keep the folder with the quota of `path` from being counted anew while the block changes it."""
+        top = path.top
+        if top is not None:
+            self._quotas.enter(top)
         try:
             yield
-        except BaseException:
-            self._quotas.charge(top, size=-size, files=-files)
-            raise
+        finally:
+            if top is not None:
+                self._quotas.leave(top)
 
     def _refund(self, path: NodePath, *, size: int, files: int) -> None:
         if path.top is not None:
@@ -353,19 +388,21 @@ class Nodes:
             ``NodeNotFound``, ``ContainerNotFound``, ``PermissionDenied``, ``NodeLocked``, ``LinkFound``.
         """
         self._check_not_a_top(path)
-        with self._as(person, path, acl.WRITE):
-            with self.tree.place(path):
-                self._check_unlocked(path)  # after its folder: that one missing is another fault
-            size, files = self.tree.remove(path)
-        self._refund(path, size=size, files=files)
+        with self.busy(path):
+            with self._as(person, path, acl.WRITE):
+                with self.tree.place(path):
+                    self._check_unlocked(path)  # after its folder: that one missing is another fault
+                size, files = self.tree.remove(path)
+            self._refund(path, size=size, files=files)
 
     def delete_one(self, person: Person, path: NodePath) -> None:
         """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does."""
         self._check_not_a_top(path)
-        with self._as(person, path, acl.WRITE):
-            self._check_unlocked(path)
-            size, files = self.tree.remove_one(path)
-        self._refund(path, size=size, files=files)
+        with self.busy(path):
+            with self._as(person, path, acl.WRITE):
+                self._check_unlocked(path)
+                size, files = self.tree.remove_one(path)
+            self._refund(path, size=size, files=files)
 
     def move(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
         """Move `source` to `target`, or into it when it is a folder; return where it is now.
@@ -383,14 +420,15 @@ class Nodes:
             self._gate.check(person, target, acl.WRITE)
             self._check_parent_unlocked(target)
             size, files = self._measured(source) if source.top != target.top else (0, 0)
-        with self._charged(target, size=size, files=files), acting_as(person.identity):
-            try:
-                self.tree.rename(source, target)
-            except OSError:  # EXDEV: another file system, as a project's own volume
-                copying.copy(self.tree, source, target, identity=person.identity)
-                self.tree.remove(source)
-        if source.top != target.top:
-            self._refund(source, size=size, files=files)
+        with self.busy(source):
+            with self._charged(target, size=size, files=files), acting_as(person.identity):
+                try:
+                    self.tree.rename(source, target)
+                except OSError:  # EXDEV: another file system, as a project's own volume
+                    copying.copy(self.tree, source, target, identity=person.identity)
+                    self.tree.remove(source)
+            if source.top != target.top:
+                self._refund(source, size=size, files=files)
         return target
 
     def copy(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
@@ -482,6 +520,20 @@ class Nodes:
                 raise
             return upload
 
+    def reopen_upload(self, person: Person, path: NodePath, hidden: bytes) -> Upload:
+        """Open again the upload to `path` whose bytes are in the file `hidden`. Raises as `uploads.reopen` does."""
+        with self._as(person, path, acl.WRITE):
+            return reopen(self.tree, path, person.identity, hidden)
+
+    @contextmanager
+    def folder_of(self, person: Person, path: NodePath) -> Iterator[int]:
+        """Give a descriptor of the folder that `path` is in, as `person`."""
+        with self._as(person, path, acl.WRITE), self.tree.place(path) as place:
+            try:
+                yield place.folder
+            except OSError as err:
+                raise self.tree.refusal(err, path) from err
+
     def _behind_links(self, path: NodePath) -> NodePath:
         """Return where bytes for `path` go: through links, as a notebook writes through them."""
         try:
@@ -505,47 +557,6 @@ class Nodes:
         """Hand the folder `path`, as a ``zip`` or ``tar`` of all that `person` may read, to `send` piece by piece."""
         with self._as(person, path, acl.READ | acl.PASS), self.tree.folder(path) as folder:
             archives.write(folder, path.shown_name or "all", form, send)
-
-
-class Children:
-    """The children of one folder, taken a batch at a time in worker threads; to be closed."""
-
-    def __init__(
-        self, *, folder: int, path: NodePath, reader: Reader, person: Person, detail: str, limit: int | None
-    ) -> None:
-        self._folder = folder
-        self._path = path
-        self._reader = reader
-        self._person = person
-        self._detail = detail
-        self._left = limit
-        self._wanted = 16
-        self.names: Iterator[bytes] = iter(())
-
-    def next_batch(self) -> list[Node]:
-        """Return the next children that the person may see; an empty list at the end. Batches grow from 16 to 4096."""
-        found: list[Node] = []
-        with acting_as(self._person.identity):
-            while len(found) < self._wanted and self._left != 0:
-                name = next(self.names, None)
-                if name is None:
-                    break
-                node = self._reader.child(self._folder, self._path, name, self._detail)
-                if node is not None:
-                    found.append(node)
-                    if self._left is not None:
-                        self._left -= 1
-        self._wanted = min(4096, self._wanted * 4)
-        return found
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        close = getattr(self.names, "close", None)
-        if close is not None:
-            close()
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
 
 
 def _last_part(text: str) -> str:

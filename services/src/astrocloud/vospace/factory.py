@@ -13,6 +13,7 @@ from astrocloud.vospace.api import Door
 from astrocloud.vospace.api_files import FilesApi
 from astrocloud.vospace.api_nodes import NodesApi
 from astrocloud.vospace.api_transfers import TransfersApi
+from astrocloud.vospace.api_uploads import UploadsApi
 from astrocloud.vospace.api_vosi import VosiApi
 from astrocloud.vospace.api_walks import DELETE, SET, WalksApi
 from astrocloud.vospace.domain import Nodes
@@ -20,10 +21,12 @@ from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.homes import Homes
 from astrocloud.vospace.identity import can_switch
 from astrocloud.vospace.models import Authority
+from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.people import Owners, PassportPeople, People
 from astrocloud.vospace.preauth import Signer
 from astrocloud.vospace.quotas import Limits, SqlQuotas
 from astrocloud.vospace.remote import Remote, networks
+from astrocloud.vospace.resuming import Resuming
 from astrocloud.vospace.scanning import Scanner, measure_top
 from astrocloud.vospace.settings import Settings
 from astrocloud.vospace.storage import Tree
@@ -60,11 +63,13 @@ def build_vospace(
     settings = settings_of(config, runtime)
     tree = Tree(data.tree)
     switches = can_switch()
+    partials = Partials(engine)
     quotas = SqlQuotas(
         engine=engine,
         homes=Limits(block.home_quota_bytes, block.home_quota_files),
         projects=Limits(block.project_quota_bytes, block.project_quota_files),
         measure=lambda top: measure_top(tree, top),
+        promised=partials.promised,
     )
     nodes = Nodes(
         tree=tree,
@@ -81,7 +86,13 @@ def build_vospace(
         settings=settings,
     )
     signer = Signer(secret=secrets.get("internal"), lifetime_s=block.preauth_lifetime_s)
-    scanner = Scanner(root=data.tree, recount=quotas.recount, pause_s=block.scan_interval_s)
+    resuming = Resuming(nodes=nodes, partials=partials)
+
+    def resumable() -> frozenset[bytes]:
+        resuming.forget_expired()
+        return partials.hidden_names()
+
+    scanner = Scanner(root=data.tree, recount=quotas.recount, resumable=resumable, pause_s=block.scan_interval_s)
 
     async def health() -> Mapping[str, str]:
         try:
@@ -105,7 +116,13 @@ def build_vospace(
         WalksApi(name=DELETE, door=door, nodes=nodes, store=store, origin=runtime.public_url),
         WalksApi(name=SET, door=door, nodes=nodes, store=store, origin=runtime.public_url),
     )
-    apis = (VosiApi(settings=settings, health=health), NodesApi(door=door, nodes=nodes), files, *jobs)
+    apis = (
+        VosiApi(settings=settings, health=health),
+        NodesApi(door=door, nodes=nodes),
+        UploadsApi(door=door, resuming=resuming),
+        files,
+        *jobs,
+    )
     return Service(
         name="vospace",
         routes=[route for api in apis for route in api.routes()],

@@ -1,8 +1,11 @@
 """Opening a file to send its bytes: the descriptor that passed the permission check is the one that is sent."""
 
+import hashlib
 import os
 import stat
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from typing import Final
 
 from astrocloud.vospace import attributes, posix
 from astrocloud.vospace.errors import Fault
@@ -10,6 +13,11 @@ from astrocloud.vospace.models import TYPE, NodePath
 from astrocloud.vospace.reading import content_type
 from astrocloud.vospace.storage import Tree, refusal
 from astrocloud.vospace.uploads import etag
+
+SUM_AT_ONCE_BYTES: Final = 16 << 20
+"""Files up to this size are summed when somebody asks for them and no sum is known."""
+SETTLED_S: Final = 2.0
+"""A file that changed so recently may change again within one tick of the file system's clock, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,27 @@ class OpenFile:
     def close(self) -> None:
         """Close it."""
         os.close(self.descriptor)
+
+
+def sum_if_settled(file: OpenFile) -> OpenFile:
+    """Return `file` with its MD5 where that can be had at once, and keep it with the file.
+
+    For small files that a notebook wrote; called as the platform, for a reader need not be able to write. A file that
+    changed just now is left alone: its time would not tell whether it changes again.
+    """
+    status = file.status
+    if file.md5 is not None or status.st_size > SUM_AT_ONCE_BYTES or time.time() - status.st_mtime < SETTLED_S:
+        return file
+    running = hashlib.md5(usedforsecurity=False)
+    position = 0
+    while data := os.pread(file.descriptor, 1 << 20, position):
+        running.update(data)
+        position += len(data)
+    after = os.fstat(file.descriptor)
+    if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or position != status.st_size:
+        return file
+    attributes.write_md5(posix.proc_path(file.descriptor), status, running.hexdigest())
+    return replace(file, md5=running.hexdigest())
 
 
 def open_file(tree: Tree, path: NodePath) -> OpenFile:

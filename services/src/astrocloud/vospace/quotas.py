@@ -3,8 +3,11 @@
 Writes through VOSpace are counted exactly. What notebooks write and remove is found by the scan (`scanning`).
 """
 
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,16 +49,46 @@ class SqlQuotas:
     projects
         What each group's folder may hold.
     measure
-        Returns the bytes and files below a folder, for the first count.
+        Returns the bytes and files below a folder.
+    promised
+        Returns the bytes and files that uploads under way will have there, and that no count can see yet.
     """
 
     def __init__(
-        self, *, engine: Engine, homes: Limits, projects: Limits, measure: Callable[[NodePath], tuple[int, int]]
+        self,
+        *,
+        engine: Engine,
+        homes: Limits,
+        projects: Limits,
+        measure: Callable[[NodePath], tuple[int, int]],
+        promised: Callable[[NodePath], tuple[int, int]],
     ) -> None:
         self._engine = engine
         self._homes = homes
         self._projects = projects
         self._measure = measure
+        self._promised = promised
+        self._busy: Counter[bytes] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def busy(self, top: NodePath) -> Iterator[None]:
+        """Keep what is below `top` from being counted anew while it changes and is not yet counted for itself."""
+        self.enter(top)
+        try:
+            yield
+        finally:
+            self.leave(top)
+
+    def enter(self, top: NodePath) -> None:
+        """Begin what `leave` ends; see `busy`."""
+        with self._lock:
+            self._busy[_key(top)] += 1
+
+    def leave(self, top: NodePath) -> None:
+        """End what `enter` began."""
+        with self._lock:
+            self._busy[_key(top)] -= 1
 
     def limits(self, top: NodePath) -> Limits:
         """Return what `top` may hold."""
@@ -97,17 +130,21 @@ class SqlQuotas:
         return Usage(limits.size_bytes, row[0] if row is not None else 0)
 
     def recount(self, top: NodePath) -> bool:
-        """Count what is below `top` from the file system; return whether nothing was counted meanwhile."""
+        """Count what is below `top` from the file system, unless it changes meanwhile; return whether it could be."""
         key = _key(top)
+        if self._busy[key]:
+            return False
         with self._engine.begin() as connection:
             before = connection.execute(select(usage_table.c.changes).where(usage_table.c.top == key)).first()
         size, files = self._measure(top)
+        more_size, more_files = self._promised(top)
+        size, files = size + more_size, files + more_files
         with self._engine.begin() as connection:
             after = connection.execute(select(usage_table.c.changes).where(usage_table.c.top == key)).first()
             if after is None:
                 self._insert(connection, key, size, files)
                 return True
-            if before is None or after[0] != before[0]:
+            if before is None or after[0] != before[0] or self._busy[key]:
                 return False
             values = {"size": size, "files": files, "counted_at": time.time()}
             connection.execute(update(usage_table).where(usage_table.c.top == key).values(**values))

@@ -45,11 +45,12 @@ def tops(tree: Path) -> list[NodePath]:
     return sorted(found)
 
 
-def sweep(folder: int, *, older_than_s: float) -> int:
+def sweep(folder: int, *, older_than_s: float, keep: frozenset[bytes] = frozenset()) -> int:
     """Remove below the open folder `folder` every hidden file whose upload died, once it is so old; return how many.
 
-    An upload that lives holds a lock on its file. A hidden folder is half of a removal or of a copy: nobody was told
-    that either is done, and either may be made undone. A copy under way is locked like an upload.
+    Names in `keep` stay: these uploads can be resumed. Any other that lives holds a lock on its file. A hidden
+    folder is half of a removal or of a copy: nobody was told that either is done, and either may be made undone. A
+    copy under way is locked like an upload.
     """
     count = 0
     for name in map(os.fsencode, os.listdir(folder)):
@@ -59,13 +60,13 @@ def sweep(folder: int, *, older_than_s: float) -> int:
                 inner = os.open(name, _FOLDER, dir_fd=folder)
                 try:
                     if not is_hidden(name):
-                        count += sweep(inner, older_than_s=older_than_s)
+                        count += sweep(inner, older_than_s=older_than_s, keep=keep)
                     elif _is_dead(inner, older_than_s):
                         empty_and_remove(folder, name)
                         count += 1
                 finally:
                     os.close(inner)
-            elif is_hidden(name) and stat.S_ISREG(status.st_mode):
+            elif is_hidden(name) and name not in keep and stat.S_ISREG(status.st_mode):
                 inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 try:
                     if _is_dead(inner, older_than_s):
@@ -96,6 +97,8 @@ class Scanner:
         The tree's folder.
     recount
         Counts one folder anew; returns whether nothing was counted meanwhile.
+    resumable
+        Forgets uploads that ran out, and returns the names of the files of all others.
     pause_s
         How long it rests between two walks, in seconds.
     """
@@ -105,10 +108,12 @@ class Scanner:
         *,
         root: Path,
         recount: Callable[[NodePath], bool],
+        resumable: Callable[[], frozenset[bytes]],
         pause_s: float,
     ) -> None:
         self._root = root
         self._recount = recount
+        self._resumable = resumable
         self._pause_s = pause_s
 
     async def keep_scanning(self) -> None:
@@ -120,18 +125,21 @@ class Scanner:
     async def scan(self) -> None:
         """Walk through every home and project folder once."""
         swept = 0
+        keep = await asyncio.to_thread(self._resumable)
         for top in await asyncio.to_thread(tops, self._root):
-            swept += await asyncio.to_thread(self._sweep_top, top)
-            await asyncio.to_thread(self._recount, top)
+            swept += await asyncio.to_thread(self._sweep_top, top, keep)
+            for _attempt in range(3):
+                if await asyncio.to_thread(self._recount, top):
+                    break
         if swept:
             _log.info("vospace-swept", files=swept)
 
-    def _sweep_top(self, top: NodePath) -> int:
+    def _sweep_top(self, top: NodePath, keep: frozenset[bytes]) -> int:
         try:
             descriptor = os.open(self._root / os.fsdecode(top.parts[0]) / os.fsdecode(top.parts[1]), _FOLDER)
         except OSError:
             return 0
         try:
-            return sweep(descriptor, older_than_s=LEFT_BEHIND_S)
+            return sweep(descriptor, older_than_s=LEFT_BEHIND_S, keep=keep)
         finally:
             os.close(descriptor)

@@ -51,10 +51,11 @@ class Upload:
         self.path = path
         self._identity = identity
         self._folder = folder
-        self._hidden = hidden
-        self._descriptor = descriptor
+        self.hidden = hidden
+        self.descriptor = descriptor
         self.replaced: Replaced | None = None
         self.size = 0
+        self._closed = False
 
     @property
     def created(self) -> bool:
@@ -66,7 +67,7 @@ class Upload:
         view = memoryview(data)
         try:
             while view:
-                written = os.write(self._descriptor, view)
+                written = os.write(self.descriptor, view)
                 self.size += written
                 view = view[written:]
         except OSError as err:
@@ -75,7 +76,7 @@ class Upload:
     def reserve(self, length: int) -> None:
         """Take room for `length` bytes on the disk now. Raises `Fault` when it is not there."""
         try:
-            os.posix_fallocate(self._descriptor, 0, length)
+            os.posix_fallocate(self.descriptor, 0, length)
         except OSError as err:
             if err.errno in {errno.EOPNOTSUPP, errno.EINVAL}:
                 return
@@ -98,23 +99,23 @@ class Upload:
         Fault
             ``PreconditionFailed``, ``ContainerNotFound`` (the folder went meanwhile), ``PermissionDenied``.
         """
-        os.ftruncate(self._descriptor, self.size)
+        os.ftruncate(self.descriptor, self.size)
         self._keep_what_the_old_one_had()
         # Exact, where the kernel's own stamp is coarse: a write within the same tick has another time.
         now = time.time_ns()
-        os.utime(self._descriptor, ns=(now, now))
+        os.utime(self.descriptor, ns=(now, now))
         if md5 is not None:
-            attributes.write_md5(posix.proc_path(self._descriptor), os.fstat(self._descriptor), md5)
-        os.fsync(self._descriptor)
+            attributes.write_md5(posix.proc_path(self.descriptor), os.fstat(self.descriptor), md5)
+        os.fsync(self.descriptor)
         name = self.path.name
         with acting_as(self._identity):
             try:
                 if must_match is not None and self._tag_now() != must_match:
                     raise Fault("vospace-precondition", uri=str(self.path))
                 if must_be_new:
-                    posix.rename_new(self._hidden, self._folder, name, self._folder)
+                    posix.rename_new(self.hidden, self._folder, name, self._folder)
                 else:
-                    os.rename(self._hidden, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+                    os.rename(self.hidden, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             except FileExistsError as err:
                 raise Fault("vospace-precondition", uri=str(self.path)) from err
             except FileNotFoundError as err:
@@ -122,20 +123,22 @@ class Upload:
             except OSError as err:
                 raise refusal(err, self.path) from err
         sync_folder(self._folder)
-        status = os.fstat(self._descriptor)
-        self._close()
+        status = os.fstat(self.descriptor)
+        self.close()
         return status
 
     def abandon(self) -> None:
         """Leave no trace."""
         with suppress(OSError):
-            os.unlink(self._hidden, dir_fd=self._folder)
-        self._close()
+            os.unlink(self.hidden, dir_fd=self._folder)
+        self.close()
 
-    def _close(self) -> None:
-        for descriptor in (self._descriptor, self._folder):
-            with suppress(OSError):
-                os.close(descriptor)
+    def close(self) -> None:
+        """Let go of the file, leaving it where it is."""
+        if not self._closed:
+            self._closed = True
+            os.close(self.descriptor)
+            os.close(self._folder)
 
     def _tag_now(self) -> str | None:
         try:
@@ -149,12 +152,12 @@ class Upload:
             return
         old = self.replaced.status
         place = posix.proc_path(self._folder, self.path.name)
-        new = posix.proc_path(self._descriptor)
+        new = posix.proc_path(self.descriptor)
         try:
             with suppress(PermissionError):
-                os.fchown(self._descriptor, old.st_uid, old.st_gid)
+                os.fchown(self.descriptor, old.st_uid, old.st_gid)
             with suppress(PermissionError):
-                os.fchmod(self._descriptor, stat.S_IMODE(old.st_mode) & 0o777)
+                os.fchmod(self.descriptor, stat.S_IMODE(old.st_mode) & 0o777)
             with suppress(PermissionError):
                 value = acl.read(place)
                 if value is not None:
@@ -236,3 +239,24 @@ def _replaced(tree: Tree, path: NodePath, folder: int) -> Replaced | None:
     finally:
         os.close(descriptor)
     return Replaced(status)
+
+
+def reopen(tree: Tree, path: NodePath, identity: Identity, hidden: bytes) -> Upload:
+    """Open the upload that `begin` left in the file `hidden`; called inside `acting_as`.
+
+    Raises
+    ------
+    Fault
+        ``NodeNotFound`` when its file went; what `begin` raises for what became of the place meanwhile.
+    """
+    with tree.place(path) as place:
+        replaced = _replaced(tree, path, place.folder)
+        try:
+            descriptor = os.open(hidden, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.folder)
+        except OSError as err:
+            raise tree.refusal(err, path) from err
+        upload = Upload(
+            tree=tree, path=path, identity=identity, folder=os.dup(place.folder), hidden=hidden, descriptor=descriptor
+        )
+        upload.replaced = replaced
+        return upload
