@@ -46,9 +46,19 @@ def test_every_page_renders_without_scripts_of_its_own(platform: Platform, ada: 
     assert answer.headers["X-Request-ID"]
 
 
-def test_the_administrators_page_is_for_administrators(platform: Platform, ada: Browser) -> None:
-    assert ada.open("/hub/admin").status == 403
-    assert platform.sign_in("chief").open("/hub/admin").status == 200
+def test_the_administrators_page_is_the_platforms_own(platform: Platform, ada: Browser) -> None:
+    for browser in (ada, platform.sign_in("chief"), Browser(platform.url)):
+        answer = browser.open("/hub/admin", follow=False)
+        assert (answer.status, answer.headers["Location"]) == (302, "/services/portal/admin")
+
+
+def test_another_name_of_this_machine_leads_to_the_platforms_address(platform: Platform, ada: Browser) -> None:
+    port = platform.url.rpartition(":")[2]
+    page = {"Accept": "text/html", "Host": f"localhost:{port}"}
+    answer = ada.open("/hub/token?a=1", follow=False, headers=page)
+    assert (answer.status, answer.headers["Location"]) == (302, f"{platform.url}/hub/token?a=1")
+    for headers in ({**page, "Accept": "application/json"}, {**page, "Host": "localhost:1"}, {**page, "Host": "x"}):
+        assert "Location" not in ada.open("/hub/nothing", follow=False, headers=headers).headers
 
 
 def test_no_other_origin_may_read_or_write(platform: Platform, ada: Browser) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 import structlog
+import yarl
 from aiohttp import web
 from pydantic import SecretStr
 
@@ -160,6 +161,33 @@ def events() -> list[dict]:
     """What is logged while a test runs."""
     with structlog.testing.capture_logs() as captured:
         yield captured
+
+
+@pytest.mark.parametrize(
+    ("host", "accept", "status"),
+    [
+        ("localhost:8000", "text/html", 302),
+        ("[::1]:8000", "text/html,*/*", 302),
+        ("127.0.0.1:8000", "text/html", 404),
+        # A program, a tunnel from another port, and a name that is not this machine's are answered where they are.
+        ("localhost:8000", "application/json", 404),
+        ("localhost:9000", "text/html", 404),
+        ("platform.example:8000", "text/html", 404),
+        ("localhost:port", "text/html", 404),
+    ],
+)
+async def test_a_person_at_another_name_of_this_machine_is_led_to_the_platforms_address(
+    host: str, accept: str, status: int
+) -> None:
+    app = build_app([Service(name="portal", routes=[])], config=Config(), public_url="http://127.0.0.1:8000")
+    async with serving(app) as address, aiohttp.ClientSession() as session:
+        for path in ("/nothing?a=b%20c", "//evil.example/"):
+            url = yarl.URL(f"{address}{path}", encoded=True)
+            headers = {"Host": host, "Accept": accept}
+            async with session.get(url, headers=headers, allow_redirects=False) as answer:
+                assert answer.status == status
+                wanted = f"http://127.0.0.1:8000{path}" if status == 302 else None
+                assert answer.headers.get("Location") == wanted
 
 
 async def problem(answer: aiohttp.ClientResponse, status: int, code: str) -> dict:

@@ -12,7 +12,7 @@ from traitlets import Integer, default
 
 from astrocloud_hub.bodies import LimitedApplication
 from astrocloud_hub.caretaker import Caretaker
-from astrocloud_hub.pages import log_request, with_platform
+from astrocloud_hub.pages import AdminHandler, log_request, with_platform
 
 _log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class AstrocloudHub(JupyterHub):
         super().init_handlers()
         self.handlers: list[Any]
         self.handlers = [
-            (rule[0], with_platform(rule[1]), *rule[2:])
+            (rule[0], with_platform(AdminHandler if rule[0].endswith("/admin") else rule[1]), *rule[2:])
             for rule in self.handlers
             if "/api/authorizations/" not in rule[0]
         ]

@@ -217,4 +217,5 @@ def tornado_settings(config: Config, runtime: Runtime) -> dict[str, Any]:
         "slow_spawn_timeout": 1,
         "slow_stop_timeout": 10,
         "astrocloud_config": config,
+        "astrocloud_public_url": runtime.public_url,
     }

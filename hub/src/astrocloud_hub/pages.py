@@ -16,6 +16,7 @@ from tornado.web import HTTPError, RequestHandler
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError
 from astrocloud.core.isolation import people_are_kept_apart
+from astrocloud.core.runtime import public_address
 from astrocloud.core.web import asset
 from astrocloud_hub.errors import HubError, problem_of
 from astrocloud_hub.language import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, choose_language, current_language
@@ -47,7 +48,20 @@ class PlatformHandler:
         self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         self.set_header("X-Request-ID", self.request_id)  # type: ignore[attr-defined]
+        if self._leads_to_public_address():
+            return
         await super().prepare()  # type: ignore[misc]
+
+    def _leads_to_public_address(self) -> bool:
+        """Send a browser that came by another name of this machine to the platform's address; tell whether so."""
+        wants_page = "text/html" in self.request.headers.get("Accept", "") and not isinstance(self, APIHandler)
+        there = public_address(
+            self.settings.get("astrocloud_public_url", ""), host=self.request.host, target=self.request.uri
+        )
+        if self.request.method != "GET" or not wants_page or there is None:
+            return False
+        self.redirect(there)  # type: ignore[attr-defined]
+        return True
 
     async def auth_to_user(self, authenticated: Any, user: Any = None) -> Any:
         """Give administrators their second role, and take it from those who are none any more."""
@@ -156,6 +170,17 @@ class PlatformHandler:
         self.clear_header("Content-Length")  # type: ignore[attr-defined]
         self.write(json.dumps(document, ensure_ascii=False))  # type: ignore[attr-defined]
         self.finish()  # type: ignore[attr-defined]
+
+
+class AdminHandler(BaseHandler):
+    """Leads to the platform's pages for administrators, where JupyterHub has its own.
+
+    That one brings styles along that our policy forbids, and speaks no Chinese.
+    """
+
+    def get(self) -> None:
+        """Lead there; they know who may see them."""
+        self.redirect("/services/portal/admin")
 
 
 def sync_admin_role(user: Any) -> bool:

@@ -119,4 +119,5 @@ def build_platform(names: list[str], *, config: Config, data: DataFolder) -> tup
     upgrade_database(engine)
     runtime = Runtime.read(data)
     context = Context(config=config, data=data, runtime=runtime, secrets=SecretFiles(data.secrets), engine=engine)
-    return build_app([BUILDERS[name](context) for name in names], config=config), runtime
+    services = [BUILDERS[name](context) for name in names]
+    return build_app(services, config=config, public_url=runtime.public_url), runtime

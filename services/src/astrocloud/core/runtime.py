@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from astrocloud.core.layout import DataFolder
 
@@ -26,6 +27,8 @@ CUSTOM_SCOPES: Final = {
 
 SERVICES: Final = ("portal", "passport", "vospace")
 """Services with an address of their own, ``/services/NAME/``; each is also an OAuth client of the hub."""
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,31 @@ def _has_name(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def public_address(public_url: str, *, host: str, target: str) -> str | None:
+    """Return where a browser goes that came by another name of this machine's loopback address, else `None`.
+
+    Signing in leads through `public_url`, and cookies belong to one name: who starts at ``localhost`` where the
+    platform is at ``127.0.0.1`` would come back without them.
+
+    Parameters
+    ----------
+    public_url
+        The platform's address.
+    host
+        The name and port that the browser asked for.
+    target
+        The path and query that it asked for.
+    """
+    try:
+        public, asked = urlsplit(public_url), urlsplit(f"//{host}")
+        names, ports = (public.hostname, asked.hostname), (public.port or 80, asked.port or 80)
+    except ValueError:
+        return None
+    if names[0] == names[1] or not _LOOPBACK.issuperset(names) or ports[0] != ports[1] or not target.startswith("/"):
+        return None
+    return public_url.rstrip("/") + target
 
 
 def _free_port(candidates: Sequence[int], *, taken: set[int]) -> int:

@@ -21,6 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError, RequestError
 from astrocloud.core.isolation import people_are_kept_apart
+from astrocloud.core.runtime import public_address
 
 if TYPE_CHECKING:
     from astrocloud.config import Config
@@ -82,13 +83,16 @@ PRINCIPAL: Final = web.RequestKey("principal", object)
 """Who sends the request (`auth.Principal` or `None`), once somebody has asked."""
 NAMES: Final = web.AppKey("names", frozenset[str])
 CONFIG: Final = web.AppKey("config", object)
+PUBLIC_URL: Final = web.AppKey("public_url", str)
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
 
 
-def build_app(services: Sequence[Service], *, config: "Config") -> web.Application:
-    """Return the application that answers for `services`."""
-    app = web.Application(middlewares=[_with_request_context, _with_errors], client_max_size=BODY_LIMIT_BYTES)
+def build_app(services: Sequence[Service], *, config: "Config", public_url: str = "") -> web.Application:
+    """Return the application that answers for `services` at `public_url`."""
+    middlewares = [_with_request_context, _with_errors, _at_public_address]
+    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT_BYTES)
     app[CONFIG] = config
+    app[PUBLIC_URL] = public_url
     app[NAMES] = frozenset(service.name for service in services)
     app[LOGINS] = {service.name: service.login for service in services if service.login}
     app[TEMPLATES] = _template_environment([s.templates for s in services if s.templates])
@@ -214,6 +218,16 @@ async def _with_errors(request: web.Request, handler: Handler) -> web.StreamResp
     except Exception:  # noqa: BLE001 - the one place where the unexpected is logged and answered
         _log.exception("request-failed", path=request.path[:300])
         return error_response(request, RequestError("internal", request_id=request[REQUEST_ID]))
+
+
+@web.middleware
+async def _at_public_address(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Lead a person who typed ``localhost`` to the address that the platform signs people in at."""
+    if request.method == "GET" and wants_page(request):
+        there = public_address(request.app[PUBLIC_URL], host=request.host, target=request.rel_url.raw_path_qs)
+        if there is not None:
+            return web.Response(status=302, headers={"Location": there})
+    return await handler(request)
 
 
 def wants_page(request: web.Request) -> bool:
