@@ -1,6 +1,6 @@
 // The hub's pages: stages of a start, tokens.
 
-import { announce } from "./page.js";
+import { announce, showTimes } from "./page.js";
 
 const hub = document.querySelector("meta[name=astrocloud-hub]")?.dataset ?? {};
 
@@ -116,6 +116,16 @@ function manageTokens(told) {
   const area = document.querySelector("#token-area > div");
   const sayFailed = (error) => window.alert(told.failed.replace("{reason}", error.message));
 
+  /** Show the lists as they are now, without touching the form or the new token. */
+  async function showLists() {
+    const answer = await fetch(location.href, { credentials: "same-origin" });
+    const fetched = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("token-lists");
+    if (!answer.ok || !fetched) return;
+    const place = document.getElementById("token-lists");
+    place.replaceChildren(...document.adoptNode(fetched).childNodes);
+    showTimes(place);
+  }
+
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = form.querySelector("button[type=submit]");
@@ -128,7 +138,11 @@ function manageTokens(told) {
       const result = document.getElementById("token-result");
       result.textContent = made.token;
       area.hidden = false;
+      form.reset();
+      const copy = area.querySelector("[data-copy]");
+      copy.textContent = copy.dataset.label;
       result.focus();
+      await showLists();
       area.scrollIntoView({ block: "nearest" });
     } catch (error) {
       sayFailed(error);
@@ -139,7 +153,13 @@ function manageTokens(told) {
   document.addEventListener("click", async (event) => {
     const copy = event.target.closest("[data-copy]");
     if (copy) {
-      await navigator.clipboard.writeText(document.getElementById(copy.dataset.copy).textContent);
+      const code = document.getElementById(copy.dataset.copy);
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+      } catch {
+        window.getSelection().selectAllChildren(code);  // no clipboard for us: one keystroke copies it
+        return;
+      }
       copy.textContent = copy.dataset.copied;
       announce(copy.dataset.copied);
       return;
@@ -150,7 +170,8 @@ function manageTokens(told) {
     revoke.disabled = true;
     try {
       await api("DELETE", `users/${encodeURIComponent(hub.user)}/tokens/${encodeURIComponent(row.dataset.tokenId)}`);
-      row.remove();
+      await showLists();
+      document.getElementById("your-tokens").focus();
     } catch (error) {
       revoke.disabled = false;
       sayFailed(error);
