@@ -15,6 +15,8 @@ from astrocloud.passport.web import PREFIX, Doors, form_errors, query, see, text
 _LINK_FIELDS: Final = {"username": "username", "password-unlike": "again", "password": "password"}
 _REGISTER_FIELDS: Final = {**_LINK_FIELDS, "email": "email"}
 _FRONT: Final = "/"
+_INTO_THE_PLATFORM: Final = "/services/portal/sign-in/hub?next=/"
+"""The way to the front page that signs in at the hub, too: who has just chosen a password is in."""
 
 
 class SignInPages:
@@ -84,6 +86,7 @@ class SignInPages:
 
     async def _signed_in(self, request: web.Request, opened: Opened, back: str) -> web.Response:
         """Give the browser its new session; the one it had before, of whomever, ends."""
+        back = _INTO_THE_PLATFORM if back == _FRONT else back
         before = await self._doors.session(request)
         if before is not None:
             await asyncio.to_thread(self._doors.accounts.end_session, before[1].username, before[0].public_id)

@@ -12,8 +12,6 @@ function remember(name, value) {
 
 function applyTheme(choice) {
   root.dataset.theme = choice;
-  const dark = choice === "dark" || (choice === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
-  root.dataset.bsTheme = dark ? "dark" : "light";
   for (const link of document.querySelectorAll("[data-theme-choice]")) {
     if (link.dataset.themeChoice === choice) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
@@ -78,7 +76,8 @@ document.addEventListener("submit", (event) => {
     button.setAttribute("aria-busy", "true");
     setTimeout(() => { button.disabled = true; });
   }
-  if (form.action.endsWith("/sign-out")) {
+  // `form.action` would be the button of that name where there is one.
+  if (form.getAttribute("action")?.endsWith("/sign-out")) {
     try { localStorage.removeItem("astrocloud-signed-in"); } catch { /* nothing was remembered */ }
   }
 });
@@ -92,7 +91,8 @@ window.addEventListener("pageshow", (event) => {
   }
 });
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => applyTheme(root.dataset.theme));
 applyTheme(root.dataset.theme || "auto");
 showTimes();
+// A form that came back: typing goes on where something is wrong.
+document.querySelector("[aria-invalid=true]")?.focus();
 setInterval(() => showTimes(), 30000);
