@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.hub.harness import HERE, Platform
+from tests.hub.harness import HERE, Platform, until
 
 PLAIN = 54321
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a platform as somebody else")
@@ -19,6 +20,13 @@ def can_read_the_project() -> bool:
         [*command, sys.executable, "-c", f"open({str(HERE / 'harness.py')!r})"], capture_output=True, check=False
     )
     return tried.returncode == 0
+
+
+def forbidden(folder: Path) -> str:
+    """Return a search path with a bubblewrap that cannot make a sandbox."""
+    (folder / "bwrap").write_text("#!/bin/sh\necho 'bwrap: Creating new namespace failed' >&2\nexit 1\n")
+    (folder / "bwrap").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +112,25 @@ class TestWithoutBubblewrap:
         platform.sign_in("ada")
         answer = platform.api("POST", "/users/ada/server", body={})
         assert (answer.status, answer.json()["code"]) == (503, "isolation-missing")
+
+    def test_one_that_is_forbidden_is_as_none(self, start_platform: Callable[..., Platform], tmp_path: Path) -> None:
+        platform = start_platform(settings={"PATH": forbidden(tmp_path)})
+        browser = platform.sign_in("ada")
+        assert platform.start_server("ada")["state"]["walls"] is False
+        assert "People are not kept apart" in browser.open("/hub/home").text
+
+    @pytest.mark.parametrize(("there", "code"), [(True, "server-exited"), (False, "isolation-missing")])
+    def test_nobody_can_make_others_servers_start_without(
+        self, start_platform: Callable[..., Platform], tmp_path: Path, there: bool, code: str
+    ) -> None:
+        # It worked when the platform started; then somebody used up what it needs.
+        path = forbidden(tmp_path) if there else "/nonexistent"
+        platform = start_platform(settings={"PATH": path, "ASTROCLOUD_KEPT_APART": "1"})
+        platform.sign_in("ada")
+        answer = platform.api("POST", "/users/ada/server", body={})
+        assert answer.json()["code"] == code
+        until(lambda: not platform.server("ada").get("pending"))
+        assert not platform.server("ada").get("ready")
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import os
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +15,6 @@ from astrocloud_hub.spawners.models import Limits, Person
 from astrocloud_hub.spawners.sandbox import Bind, Programs, Sandbox, argv, argv_without_walls
 
 _LOG_TAIL_BYTES: Final = 1500
-_TRIED: Final = (
-    *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
-    *("--", "/bin/sh", "-c", "exit 0"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,20 +116,3 @@ def log_tail(log: Path, *, lines: int = 12) -> str:
         return ""
     shown = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
     return "\n".join(shown.strip().splitlines()[-lines:])
-
-
-@cache
-def walls_work(programs: Programs, *, as_root: bool) -> bool:
-    """Tell whether bubblewrap can make a sandbox here; kernels and containers may forbid it to plain users."""
-    user = [] if as_root else ["--unshare-user", "--uid", "12345", "--gid", "12345"]
-    try:
-        tried = subprocess.run(
-            [programs.bwrap, *user, *_TRIED],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return tried.returncode == 0

@@ -19,13 +19,14 @@ from traitlets import Any as AnyTrait
 from traitlets import Bool, Enum, Float, Integer, Unicode, default
 
 from astrocloud.core.errors import PlatformError
+from astrocloud.core.isolation import people_are_kept_apart
 from astrocloud.core.layout import DataFolder
 from astrocloud_hub.errors import HubError, SpawnRefusal
 from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners import homes, limits, ports, view
 from astrocloud_hub.spawners.ends import End, Reason, end_of
 from astrocloud_hub.spawners.environments import EnvironmentSource
-from astrocloud_hub.spawners.launch import Launch, log_tail, turn_log, walls_work
+from astrocloud_hub.spawners.launch import Launch, log_tail, turn_log
 from astrocloud_hub.spawners.models import Limits, Person
 from astrocloud_hub.spawners.options import ServerOptions, read_options, unpack_form
 from astrocloud_hub.spawners.records import Process, Records, ServerRecord, boot_id
@@ -231,9 +232,11 @@ class LocalSpawner(Spawner):
     async def _programs(self) -> Programs | None:
         """Return what makes the sandbox, `None` if there may be none. Raises `HubError` ``isolation-missing``."""
         found = view.programs()
-        if found is not None and await asyncio.to_thread(walls_work, found, as_root=self.as_root):
+        kept_apart = await asyncio.to_thread(people_are_kept_apart)
+        if found is not None and kept_apart:
             return found
-        if self.isolation == "required":
+        # Where it worked at the platform's start, and every page says so, nothing is started without.
+        if kept_apart or self.isolation == "required":
             raise HubError("isolation-missing")
         _log.warning("server-without-walls", user=self.user.name, server=self.name)
         return None

@@ -19,6 +19,7 @@ import structlog
 
 from astrocloud.config import Config
 from astrocloud.core.errors import StartError
+from astrocloud.core.isolation import find_out_for_all_parts
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime, write_json
 from astrocloud.core.secrets import SecretFiles
@@ -115,8 +116,9 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._ending.set)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        self._parts = programs.parts(config=self._config, runtime=self._runtime, data=self._data, secrets=self._secrets)
         await self._end_leftovers()
+        await asyncio.to_thread(find_out_for_all_parts)
+        self._parts = programs.parts(config=self._config, runtime=self._runtime, data=self._data, secrets=self._secrets)
         watchers = [asyncio.create_task(self._keep(part)) for part in self._parts.values()]
         try:
             if await self._until_ready():

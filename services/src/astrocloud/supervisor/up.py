@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Callable
 
 from astrocloud.config import Config, load_config
 from astrocloud.core.errors import StartError
+from astrocloud.core.isolation import people_are_kept_apart
 from astrocloud.core.layout import BIND_VARIABLE, PORT_VARIABLE, DataFolder
 from astrocloud.core.logs import configure_logs
 from astrocloud.core.runtime import Runtime
@@ -71,7 +71,7 @@ async def _run(
 
     async def when_ready() -> None:
         nonlocal preparing
-        if shutil.which("bwrap") is None:
+        if not people_are_kept_apart():
             say(text("no-isolation"))
         say(text("ready", url=runtime.public_url))
         if link := await asyncio.to_thread(_setup_link, config, data):
