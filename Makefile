@@ -28,7 +28,7 @@ test: install-dev bubblewrap chromium ## Run the whole test suite
 	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-fast: install-dev bubblewrap ## Run the tests that take less than five minutes together
-	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -m "not slow and not e2e and not kube" $(PYTEST_ARGS)
+	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not e2e and not kube" $(PYTEST_ARGS)
 
 lint: install-dev ## Check format, style, types and layers
 	$(BIN)/ruff format --check .
