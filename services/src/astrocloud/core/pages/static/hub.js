@@ -1,6 +1,6 @@
 // The hub's pages: stages of a start, tokens.
 
-import { announce, showTimes } from "./page.js";
+import { announce, rememberSignedIn, showTimes } from "./shared.js";
 
 const hub = document.querySelector("meta[name=astrocloud-hub]")?.dataset ?? {};
 
@@ -198,10 +198,6 @@ if (address.searchParams.has("redirects")) {
 }
 
 for (const element of document.querySelectorAll("[data-forget]")) {
-  element.addEventListener("click", () => {
-    try { localStorage.removeItem("astrocloud-signed-in"); } catch { /* nothing was remembered */ }
-  });
+  element.addEventListener("click", () => rememberSignedIn(false));
 }
-if (document.querySelector("[data-signed-out]")) {
-  try { localStorage.removeItem("astrocloud-signed-in"); } catch { /* nothing was remembered */ }
-}
+if (document.querySelector("[data-signed-out]")) rememberSignedIn(false);

@@ -1,8 +1,9 @@
 // What every page does besides being read: switches without a reload, times in the reader's own zone, asking before
 // what cannot be undone. Everything here also works without it.
 
+import { rememberSignedIn, showTimes } from "./shared.js";
+
 const root = document.documentElement;
-const language = root.lang || "en";
 
 /** Keep a preference for a year, for every page of the platform. */
 function remember(name, value) {
@@ -15,36 +16,6 @@ function applyTheme(choice) {
   for (const link of document.querySelectorAll("[data-theme-choice]")) {
     if (link.dataset.themeChoice === choice) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
-  }
-}
-
-/** Say `text` to a screen reader without moving the focus. */
-export function announce(text) {
-  const live = document.getElementById("ac-live");
-  if (live) live.textContent = text;
-}
-
-const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
-
-function relative(seconds) {
-  const words = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
-  const [unit, size] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? UNITS.at(-1);
-  return words.format(Math.round(seconds / size), unit);
-}
-
-/** Show the times below `place` in the reader's zone; those marked `data-relative` as "3 minutes ago". */
-export function showTimes(place = document) {
-  const full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
-  for (const element of place.querySelectorAll("time[datetime]")) {
-    const moment = new Date(element.dateTime);
-    if (Number.isNaN(moment.getTime())) continue;
-    if ("relative" in element.dataset) {
-      element.textContent = relative((moment.getTime() - Date.now()) / 1000);
-      element.title = full.format(moment);
-    } else if (!("utc" in element.dataset)) {
-      element.textContent = full.format(moment);
-      element.title = `${moment.toISOString().slice(0, 16).replace("T", " ")} UTC`;
-    }
   }
 }
 
@@ -62,6 +33,8 @@ document.addEventListener("click", (event) => {
     remember("astrocloud-lang", tongue.dataset.language);
     location.reload();
   }
+  // Who comes back signed in should not see the public front page first; it forgets when it was not so.
+  if (event.target.closest("a[href^='/services/portal/sign-in/hub']")) rememberSignedIn(true);
 });
 
 document.addEventListener("submit", (event) => {
@@ -77,9 +50,9 @@ document.addEventListener("submit", (event) => {
     setTimeout(() => { button.disabled = true; });
   }
   // `form.action` would be the button of that name where there is one.
-  if (form.getAttribute("action")?.endsWith("/sign-out")) {
-    try { localStorage.removeItem("astrocloud-signed-in"); } catch { /* nothing was remembered */ }
-  }
+  const action = form.getAttribute("action") ?? "";
+  if (action.endsWith("/sign-out")) rememberSignedIn(false);
+  else if (/^\/services\/passport\/(sign-in|link)$/.test(action)) rememberSignedIn(true);
 });
 
 // Coming back by the browser's history must not find the buttons still disabled.

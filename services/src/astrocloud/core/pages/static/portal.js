@@ -1,18 +1,13 @@
 // The front page: fetches what is the reader's own from below /services/portal/, where the session cookie is, and looks
 // at the servers again while they change. Without scripts, /services/portal/home shows the same as one page.
 
-import { announce, showTimes } from "./page.js";
+import { announce, rememberSignedIn, showTimes } from "./shared.js";
 
 const root = document.documentElement;
 const home = document.getElementById("home");
 
 function remember(signedIn) {
-  try {
-    if (signedIn) localStorage.setItem("astrocloud-signed-in", "1");
-    else localStorage.removeItem("astrocloud-signed-in");
-  } catch {
-    // Then the public face shows for a moment at each visit.
-  }
+  rememberSignedIn(signedIn);
   if (signedIn) root.dataset.session = "likely";
   else delete root.dataset.session;
 }
@@ -44,6 +39,7 @@ async function fetchHome() {
 function signInSilently(address) {
   if (!address || sessionStorage.getItem("astrocloud-tried")) return;
   sessionStorage.setItem("astrocloud-tried", "1");
+  remember(true);  // no public face on the way
   location.replace(address);
 }
 
