@@ -510,6 +510,20 @@ class TestBrowser:
         async with client.get(f"{BASE}/oauth_callback", params={"code": code, "state": query["state"]}) as answer:
             await problem(answer, 403, "sign-in-refused")
 
+    async def test_one_cookie_is_nothing_in_the_place_of_the_other(
+        self, client: aiohttp.ClientSession, hub: tuple[Hub, int], site: str
+    ):
+        await self.sign_in(client, hub[0])
+        session = client.cookie_jar.filter_cookies(yarl.URL(f"{site}{BASE}/"))["astrocloud-probe"].value
+        async with client.get(f"{BASE}/sign-in/hub", allow_redirects=False) as answer:
+            state = answer.cookies["astrocloud-probe-state"].value
+        async with aiohttp.ClientSession(site, cookie_jar=aiohttp.DummyCookieJar()) as other:
+            async with other.get(f"{BASE}/who", headers={"Cookie": f"astrocloud-probe={state}"}) as answer:
+                assert (answer.status, (await answer.json())["name"]) == (200, None)
+            cookies, callback = {"Cookie": f"astrocloud-probe-state={session}"}, {"code": "good-code", "state": "x"}
+            async with other.get(f"{BASE}/oauth_callback", params=callback, headers=cookies) as answer:
+                await problem(answer, 403, "sign-in-state")
+
     @pytest.mark.parametrize("cookie", ["", "nonsense", "gAAAAA==", "a" * 4000, "\udcff"])
     async def test_a_cookie_that_is_not_ours_is_nobody(self, client: aiohttp.ClientSession, cookie: str):
         async with client.get(f"{BASE}/who", headers={"Cookie": f"astrocloud-probe={cookie}"}) as answer:

@@ -35,6 +35,8 @@ HUB_TOKEN: Final = web.RequestKey("hub_token", SecretStr)
 """Where `current` and `require` keep the caller's own token (a `SecretStr`) on the request: a service that acts at the
 hub for somebody does so with that, so that the hub decides what they may."""
 
+_SESSION: Final = frozenset({"token", "csrf"})
+_START: Final = frozenset({"state", "verifier", "next"})
 _SAFE: Final = {"GET", "HEAD", "OPTIONS"}
 _BEARER: Final = re.compile(r"(?:bearer|token)\s+([A-Za-z0-9._~+/=-]{1,512})\Z", re.IGNORECASE)
 _log = structlog.get_logger()
@@ -119,7 +121,7 @@ class HubLogin:
                 return None
             request[HUB_TOKEN] = SecretStr(match[1])
             return await self._ask_hub(match[1], session_id="", csrf=None)
-        session = self._open(request.cookies.get(self._cookie, ""), max_age_s=14 * 86400)
+        session = self._open(request.cookies.get(self._cookie, ""), fields=_SESSION, max_age_s=14 * 86400)
         if session is None:
             return None
         request[HUB_TOKEN] = SecretStr(session["token"])
@@ -167,7 +169,7 @@ class HubLogin:
     async def _callback(self, request: web.Request) -> web.StreamResponse:
         from tornado.web import HTTPError
 
-        kept = self._open(request.cookies.get(f"{self._cookie}-state", ""), max_age_s=600)
+        kept = self._open(request.cookies.get(f"{self._cookie}-state", ""), fields=_START, max_age_s=600)
         given = request.query.get("state", "")
         if kept is None or not secrets.compare_digest(kept["state"].encode(), given.encode(errors="replace")):
             raise RequestError("sign-in-state")
@@ -202,12 +204,13 @@ class HubLogin:
     def _seal(self, document: dict[str, str]) -> str:
         return self._box.encrypt(json.dumps(document).encode()).decode()
 
-    def _open(self, sealed: str, *, max_age_s: int) -> dict[str, str] | None:
+    def _open(self, sealed: str, *, fields: frozenset[str], max_age_s: int) -> dict[str, str] | None:
+        """Return what `_seal` sealed with just these `fields`: one cookie's content is nothing in the other's place."""
         try:
             document: dict[str, str] = json.loads(self._box.decrypt(sealed.encode(), ttl=max_age_s))
         except (InvalidToken, ValueError):
             return None
-        return document
+        return document if document.keys() == fields else None
 
 
 async def current(request: web.Request) -> Principal | None:
