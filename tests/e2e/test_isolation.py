@@ -159,7 +159,12 @@ def test_the_servers_token_knows_its_owner_and_nothing_secret(cast: Cast, runtim
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_servers_token_is_no_way_into_a_service(cast: Cast, runtime: Runtime, service: str) -> None:
-    path = {"portal": "/services/portal/home", "passport": "/services/passport/people"}[service]
+    path = {
+        "portal": "/services/portal/home",
+        "passport": "/services/passport/people",
+        # There it is its owner's, for files: not anybody else's.
+        "vospace": f"/services/vospace/files/home/{OTHER}/x",
+    }[service]
     status, said = asked(cast, "GET", runtime.services_url + path)
     assert status == 403, said
 

@@ -5,6 +5,7 @@ A route without a row fails, and so does a row without a route. See the comment 
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -26,12 +27,7 @@ BY_TOKEN: Final = ("nobody", "user", "other", "member", "server", "admin", "disa
 BY_COOKIE: Final = ("nobody", "user", "other", "member", "admin", "disabled")
 NAMES: Final = {"user": OWNER, "other": OTHER, "member": MEMBER, "admin": ADMIN, "disabled": DISABLED}
 AT_ONCE: Final = 6
-SIGN_IN: Final = (
-    "/hub/login",
-    "/hub/api/oauth2/authorize",
-    "/services/passport/sign-in",
-    "/services/portal/sign-in/hub",
-)
+SIGN_IN: Final = re.compile(r"/hub/login|/hub/api/oauth2/authorize|/services/\w+/sign-in")
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ async def answers(cast: Cast, row: Row, *, server_token: str, cookies: bool) -> 
             elif who != "nobody":
                 headers["Authorization"] = f"Bearer {cast.tokens[NAMES[who]]}"
             sent: dict[str, Any] = {}
-            if row.method != "GET":
+            if row.method not in {"GET", "OPTIONS"}:
                 # A page's form and a foreign page's are alike, but for the token.
                 as_form = cookies or row.form is not None
                 sent = {"data": row.form or {"some": "field"}} if as_form else {"json": row.body}
@@ -127,7 +123,7 @@ async def answers(cast: Cast, row: Row, *, server_token: str, cookies: bool) -> 
             ) as answer:
                 leads = answer.headers.get("Location", "").removeprefix(cast.platform.url)
                 status: object = answer.status
-                if answer.status in {302, 303} and leads.startswith(SIGN_IN):
+                if answer.status in {302, 303} and SIGN_IN.match(leads):
                     status = SENT_TO_SIGN_IN
                 stream = answer.content_type == "text/event-stream"
                 yield who, status, leads if leads else ("" if stream else (await answer.text(errors="replace"))[:300])
