@@ -59,18 +59,11 @@ def build_vospace(
     login, people
         Who somebody is, and is to the file system; by default as the hub and the passport say.
     """
-    block = config.vospace
     settings = settings_of(config, runtime)
     tree = Tree(data.tree)
-    switches = can_switch()
     partials = Partials(engine)
-    quotas = SqlQuotas(
-        engine=engine,
-        homes=Limits(block.home_quota_bytes, block.home_quota_files),
-        projects=Limits(block.project_quota_bytes, block.project_quota_files),
-        measure=lambda top: measure_top(tree, top),
-        promised=partials.promised,
-    )
+    quotas = _quotas(config, engine, tree, partials)
+    switches = can_switch()
     nodes = Nodes(
         tree=tree,
         authority=settings.authority,
@@ -85,18 +78,16 @@ def build_vospace(
         executor=executor,
         settings=settings,
     )
-    signer = Signer(secret=secrets.get("internal"), lifetime_s=block.preauth_lifetime_s)
+    signer = Signer(secret=secrets.get("internal"), lifetime_s=settings.preauth_lifetime_s)
     resuming = Resuming(nodes=nodes, partials=partials)
 
     def resumable() -> frozenset[bytes]:
         resuming.forget_expired()
         return partials.hidden_names()
 
-    scanner = Scanner(root=data.tree, recount=quotas.recount, resumable=resumable, pause_s=block.scan_interval_s)
-
     async def health() -> Mapping[str, str]:
         try:
-            await door.run(lambda: tree.descriptor)
+            await door.run(tree.open)
         except OSError:
             return {"files": "unreachable"}
         return {"files": "ok"}
@@ -110,12 +101,7 @@ def build_vospace(
         remote=Remote(allowed=networks(settings.allowed_networks)),
         incoming=files.take,
     )
-    store = JobStore(engine)
-    jobs = (
-        TransfersApi(door=door, transfers=transfers, store=store, origin=runtime.public_url),
-        WalksApi(name=DELETE, door=door, nodes=nodes, store=store, origin=runtime.public_url),
-        WalksApi(name=SET, door=door, nodes=nodes, store=store, origin=runtime.public_url),
-    )
+    jobs = _jobs(door=door, nodes=nodes, transfers=transfers, engine=engine, origin=runtime.public_url)
     apis = (
         VosiApi(settings=settings, health=health),
         NodesApi(door=door, nodes=nodes),
@@ -123,12 +109,36 @@ def build_vospace(
         files,
         *jobs,
     )
+    pause_s = config.vospace.scan_interval_s
+    scanner = Scanner(root=data.tree, recount=quotas.recount, resumable=resumable, pause_s=pause_s)
     return Service(
         name="vospace",
         routes=[route for api in apis for route in api.routes()],
         login=login or HubLogin(service="vospace", runtime=runtime, api_token=secrets.get("service-vospace")),
         health=health,
         background=(scanner.keep_scanning, *(api.jobs.keep for api in jobs)),
+    )
+
+
+def _quotas(config: "Config", engine: Engine, tree: Tree, partials: Partials) -> SqlQuotas:
+    block = config.vospace
+    return SqlQuotas(
+        engine=engine,
+        homes=Limits(block.home_quota_bytes, block.home_quota_files),
+        projects=Limits(block.project_quota_bytes, block.project_quota_files),
+        measure=lambda top: measure_top(tree, top),
+        promised=partials.promised,
+    )
+
+
+def _jobs(
+    *, door: Door, nodes: Nodes, transfers: Transfers, engine: Engine, origin: str
+) -> tuple[TransfersApi | WalksApi, ...]:
+    store = JobStore(engine)
+    return (
+        TransfersApi(door=door, transfers=transfers, store=store, origin=origin),
+        WalksApi(name=DELETE, door=door, nodes=nodes, store=store, origin=origin),
+        WalksApi(name=SET, door=door, nodes=nodes, store=store, origin=origin),
     )
 
 
