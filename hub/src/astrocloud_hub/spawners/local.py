@@ -334,7 +334,7 @@ class LocalSpawner(Spawner):
             if time.monotonic() > deadline:
                 raise HubError("server-slow", seconds=self.ready_timeout_s, log=log_tail(self._log_file))
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 1.2, 0.05)
+            pause_s = min(pause_s * 1.2, 0.02)
 
     def _find_init(self) -> None:
         """Note process 1 of the sandbox as soon as bwrap has told it."""
