@@ -74,13 +74,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if os.environ.get("ASTROCLOUD_STOCK_SERVER") == "1":
         stock(arguments, "ASTROCLOUD_STOCK_SERVER is 1")
     try:
-        from astrocloud_lab.lean import app, settings, versions
+        from astrocloud_lab.lean import settings
+
+        settings.prepare_environment(os.environ)
+        os.chdir(os.path.expanduser("~"))
+        # Before anything else is imported: the first cell waits for this child more than for the server.
+        start_preparing()
+        from astrocloud_lab.lean import app, versions
 
         extra = versions.parse_extra(os.environ.get("ASTROCLOUD_LEAN_VERSIONS", ""))
         versions.check(versions.installed(), extra)
-        settings.prepare_environment(os.environ)
-        os.chdir(os.path.expanduser("~"))
-        start_preparing()
         server = app.build(arguments)
     except SystemExit as end:
         if end.code in (None, 0):

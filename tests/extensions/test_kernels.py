@@ -362,3 +362,37 @@ def test_preparation_can_be_turned_off(lab_python: Path, hub: StandInHub, tmp_pa
 
     with running(lab_python, tmp_path, hub, ASTROCLOUD_PREPARE_KERNEL="0") as server:
         assert asyncio.run(use(server)) is False
+
+
+def offered(lab_python: Path, prefix: Path, home: Path) -> bool:
+    """Tell whether a person with `home` was given the list of the environment at `prefix`."""
+    script = (
+        "import sys, pathlib; from astrocloud_lab.kernels import fonts; sys.prefix = sys.argv[1]; "
+        "print(fonts.offer({}, pathlib.Path(sys.argv[2])))"
+    )
+    done = subprocess.run([lab_python, "-c", script, prefix, home], capture_output=True, text=True, check=True)
+    return done.stdout == "True\n"
+
+
+def test_people_get_the_environments_list_of_fonts(lab_python: Path, tmp_path: Path) -> None:
+    prefix, home = tmp_path / "environment", tmp_path / "home"
+    assert not offered(lab_python, prefix, home)  # the environment has none
+    kept = prefix / "share" / "astrocloud" / "matplotlib"
+    kept.mkdir(parents=True)
+    (kept / "fontlist-v1.json").write_text("theirs")
+    assert offered(lab_python, prefix, home)
+    got = home / ".cache" / "matplotlib" / "fontlist-v1.json"
+    assert got.read_text() == "theirs"
+    got.write_text("mine")
+    assert not offered(lab_python, prefix, home)
+    assert got.read_text() == "mine"
+
+
+def test_people_with_fonts_of_their_own_get_no_list(lab_python: Path, tmp_path: Path) -> None:
+    prefix, home = tmp_path / "environment", tmp_path / "home"
+    kept = prefix / "share" / "astrocloud" / "matplotlib"
+    kept.mkdir(parents=True)
+    (kept / "fontlist-v1.json").write_text("theirs")
+    (home / ".fonts").mkdir(parents=True)
+    assert not offered(lab_python, prefix, home)
+    assert not (home / ".cache").exists()

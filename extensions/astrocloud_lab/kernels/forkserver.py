@@ -23,8 +23,10 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from astrocloud_lab.kernels import fonts, network
 from astrocloud_lab.kernels.parent import CONTROL_FD_ENV
 
 FIRST = (
@@ -33,6 +35,7 @@ FIRST = (
     "ipykernel.zmqshell",
     # What a kernel imports while it initialises and runs its first cell.
     "ipykernel.debugger",
+    "astrocloud_lab.kernels.undebugged",
     "IPython.core.completerlib",
     "IPython.core.debugger",
     "IPython.core.logger",
@@ -46,13 +49,18 @@ FIRST = (
 """What every kernel needs; no request is answered before."""
 
 DEFAULT_MODULES = (
-    "numpy,numpy.random,"
-    "astropy,astropy.units,astropy.coordinates,astropy.table,astropy.io.fits,astropy.wcs,"
-    "matplotlib,matplotlib.pyplot"
+    "numpy,numpy.random,astropy,astropy.units,"
+    "matplotlib,matplotlib.colors,matplotlib.transforms,matplotlib.text,matplotlib.axes,matplotlib.figure,"
+    "matplotlib.pyplot,"
+    "astropy.table,astropy.io.fits,astropy.coordinates,astropy.wcs"
 )
+"""What most first cells import comes first, and in pieces: a kernel that is asked for waits for the piece at hand."""
 
 MODULES_ENV = "ASTROCLOUD_KERNEL_PREIMPORT"
 """Modules to import beside, comma-separated, in order; empty for none."""
+
+AFTER_FORK_S = 5.0
+"""How long the processor is left to a new kernel before imports go on: what its first cell needs, it imports itself."""
 
 REQUEST_FDS = 5
 """A request brings: answer socket, request, standard input, output, error."""
@@ -95,10 +103,11 @@ class FontList:
     yet; a kernel that is asked for meanwhile would wait for it.
     """
 
-    NEEDED_BY = ("matplotlib.pyplot", "matplotlib.font_manager")
+    NEEDED_BY = tuple(f"matplotlib.{name}" for name in ("font_manager", "text", "axes", "figure", "pyplot"))
 
     def __init__(self) -> None:
         self._writer: int | None = None
+        self._finished = False
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when the child has ended."""
@@ -110,7 +119,7 @@ class FontList:
         if name not in self.NEEDED_BY or "matplotlib" not in sys.modules:
             return False
         if self._writer is not None:
-            return False
+            return not self._finished
         cache = sys.modules["matplotlib"].get_cachedir()
         if glob.glob(os.path.join(glob.escape(cache), "fontlist-*.json")):
             return False
@@ -129,6 +138,11 @@ class FontList:
         assert self._writer is not None
         os.waitid(os.P_PIDFD, self._writer, os.WEXITED)
         os.close(self._writer)
+        self._finished = True
+
+    def put_off(self, names: list[str]) -> list[str]:
+        """Return ``names`` with those last that need the list."""
+        return sorted(names, key=lambda name: name in self.NEEDED_BY)
 
 
 def take_request(control: socket.socket) -> list[int] | None:
@@ -173,8 +187,28 @@ def freeze() -> None:
     gc.freeze()
 
 
+def import_without_debugger() -> None:
+    """Import the kernel's part of the debugger without the debugger, where kernels have none.
+
+    The part takes that as a debugger that is not installed; the person's own import of
+    ``debugpy`` works as ever.
+    """
+    hidden = "debugpy" not in sys.modules
+    if hidden:
+        sys.modules["debugpy"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("ipykernel.debugger")
+    finally:
+        if hidden:
+            del sys.modules["debugpy"]
+
+
 def serve(control: socket.socket) -> None:
     """Answer requests; import the next module whenever there is none."""
+    # Now, and not before matplotlib: a kernel may be quicker there.
+    fonts.offer(os.environ, Path.home())
+    if network.is_shared(os.environ):
+        import_without_debugger()
     for name in FIRST[:3]:
         importlib.import_module(name)
     for name in FIRST[3:]:
@@ -182,23 +216,27 @@ def serve(control: socket.socket) -> None:
     importlib.import_module("astrocloud_lab.kernels.child")
     gc.freeze()
     waiting = list(wanted_modules())
-    fonts = FontList()
+    listed = FontList()
     held = False
+    go_on_at = 0.0
     while True:
         blocked = held or not waiting
-        watched: list[Any] = [control, fonts] if held else [control]
-        ready = select.select(watched, [], [], None if blocked else 0)[0]
+        watched: list[Any] = [control, listed] if held else [control]
+        pause_s = max(0.0, go_on_at - time.monotonic())
+        ready = select.select(watched, [], [], None if blocked else pause_s)[0]
         if control in ready:
             descriptors = take_request(control)
             if descriptors is None:
                 return
             if descriptors:
                 fork_kernel(control, descriptors)
-        elif fonts in ready:
-            fonts.finish()
+                go_on_at = time.monotonic() + AFTER_FORK_S
+        elif listed in ready:
+            listed.finish()
             held = False
-        elif fonts.has_to_wait_for(waiting[0]):
-            held = True
+        elif listed.has_to_wait_for(waiting[0]):
+            waiting = listed.put_off(waiting)
+            held = listed.has_to_wait_for(waiting[0])
         else:
             import_quietly(waiting.pop(0))
             if not waiting:
