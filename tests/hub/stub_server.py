@@ -58,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 def main():
     told = os.path.expanduser("~/stub.json")
     wanted = json.loads(pathlib.Path(told).read_text()) if os.path.exists(told) else {}
+    STATE["kernels"] = wanted.get("kernels", [])
     time.sleep(wanted.get("sleep", 0))
     if "exit" in wanted:
         print(wanted.get("words", ""), file=sys.stderr, flush=True)

@@ -169,3 +169,32 @@ def test_an_idle_one_is_stopped_but_a_busy_one_is_not(start_platform: Callable[.
     assert platform.server("ada")["ready"]
     platform.run("ada", "STATE['kernels'].clear()")
     until(lambda: platform.server("ada").get("stopped"), what="the other one, idle now")
+
+
+def test_an_answer_of_one_persons_server_keeps_nobody_from_looking_after_the_others(
+    start_platform: Callable[..., Platform],
+) -> None:
+    settings = {"TEST_SETTING_AstrocloudHub__care_interval_s": "1"}
+    platform = start_platform(config="servers: {idle_timeout_s: 2}\n", settings=settings)
+    home = platform.data.tree / "home" / "ada"
+    home.mkdir()
+    (home / "stub.json").write_text('{"kernels": 5}')  # no list of kernels
+    for name in ("ada", "ben"):
+        platform.sign_in(name)
+        platform.start_server(name)
+    until(lambda: platform.server("ben").get("stopped"), what="the idle one is stopped")
+    assert platform.server("ada")["ready"]
+
+
+def test_a_log_that_a_person_fills_stays_short(start_platform: Callable[..., Platform]) -> None:
+    platform = start_platform(settings={"TEST_SETTING_AstrocloudHub__care_interval_s": "1"})
+    platform.sign_in("ada")
+    platform.start_server("ada")
+    log = platform.data.logs / "servers" / "ada..log"
+    platform.run(
+        "ada", "import os; [os.write(2, b'y' * 999_999 + bytes([10])) for _ in range(11)]; os.write(2, b'end')"
+    )
+    until(lambda: log.stat().st_size < 1_000_000, what="it is begun anew")
+    kept = log.with_name(f"{log.name}.1").read_bytes()
+    assert kept.endswith(b"end")
+    assert len(kept) <= 1_000_000

@@ -151,6 +151,25 @@ class TestPart:
         assert (tmp_path / "probe.log").read_text() == "new\n"
         assert (tmp_path / "probe.log.1").stat().st_size == 10_000_001
 
+    async def test_its_log_stays_short_while_it_runs(self, tmp_path: Path):
+        log, work = tmp_path / "probe.log", "trap 'echo more' USR1; yes | head -c 11000000; echo; echo last; "
+        part = self.part(tmp_path, "/bin/sh", "-c", work + "while :; do sleep 0.05; done")
+        await part.start()
+        part.shorten_log()
+        await asyncio.to_thread(
+            wait_until, lambda: b"last\n" in log.read_bytes()[-20:], within_s=20, what="the whole output"
+        )
+        part.shorten_log()
+        assert log.stat().st_size == 0
+        kept = (tmp_path / "probe.log.1").read_bytes()
+        assert kept.startswith(b"y\n")
+        assert b"last" in kept[-20:]
+        assert len(kept) <= 1_000_000
+        part.send(signal.SIGUSR1)
+        await asyncio.to_thread(wait_until, lambda: log.read_bytes() == b"more\n", within_s=20, what="a line more")
+        part.send(signal.SIGKILL)
+        await part.wait()
+
     async def test_signals_go_to_it_while_it_runs_and_nowhere_after(self, tmp_path: Path):
         part = self.part(tmp_path, "/bin/sleep", "600")
         part.send(signal.SIGTERM)

@@ -7,7 +7,7 @@ ended, and goes by the last activity alone, which a computation that prints noth
 import asyncio
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from tornado.httpclient import HTTPClientError
@@ -15,6 +15,9 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from astrocloud.core.errors import PlatformError
 from astrocloud_hub.spawners.ends import Reason
+
+_LONGEST_ANSWER_BYTES: Final = 2**20
+"""What a person's server answers is the person's: more than that is no list of kernels."""
 
 _log = structlog.get_logger()
 
@@ -41,12 +44,20 @@ class Caretaker:
             servers = [spawner for spawner in list(user.spawners.values()) if spawner.ready and not spawner.pending]
             if not servers:
                 continue
-            if await self._gone(user):
-                await asyncio.gather(*(self._end(user, spawner, "disabled") for spawner in servers))
-                continue
-            for spawner in servers:
-                if self._quiet(spawner) and not await self._busy(user, spawner):
-                    await self._end(user, spawner, "idle")
+            try:
+                await self._look_at(user, servers)
+            except Exception:  # noqa: BLE001 - logged; one person's servers must not keep it from those of others
+                _log.exception("care-failed", user=user.name)
+
+    async def _look_at(self, user: Any, servers: list[Any]) -> None:
+        if await self._gone(user):
+            await asyncio.gather(*(self._end(user, spawner, "disabled") for spawner in servers))
+            return
+        for spawner in servers:
+            if hasattr(spawner, "shorten_log"):
+                await asyncio.to_thread(spawner.shorten_log)
+            if self._quiet(spawner) and not await self._busy(user, spawner):
+                await self._end(user, spawner, "idle")
 
     async def _gone(self, user: Any) -> bool:
         """Tell whether the directory says for certain that `user` may not be here."""
@@ -70,7 +81,7 @@ class Caretaker:
     async def _busy(self, user: Any, spawner: Any) -> bool:
         """Tell whether a kernel of the server computes. One that cannot be asked counts as busy."""
         if self._client is None:
-            self._client = SimpleAsyncHTTPClient(force_instance=True)
+            self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_LONGEST_ANSWER_BYTES)
         # The server's own token is known only to the server; this one opens that server alone, for a minute.
         token = user.new_api_token(
             note="Is a kernel busy?", expires_in=60, scopes=[f"access:servers!server={user.name}/{spawner.name}"]
@@ -84,7 +95,7 @@ class Caretaker:
             )
             kernels = json.loads(answer.body)
             return any(kernel.get("execution_state") == "busy" for kernel in kernels)
-        except (HTTPClientError, OSError, ValueError, AttributeError) as err:
+        except (HTTPClientError, OSError, ValueError, AttributeError, TypeError, RecursionError) as err:
             _log.warning("idle-unclear", user=user.name, server=spawner.name, reason=str(err)[:200])
             return True
 

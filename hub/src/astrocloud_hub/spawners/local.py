@@ -21,6 +21,7 @@ from traitlets import Bool, Enum, Float, Integer, Unicode, default
 from astrocloud.core.errors import PlatformError
 from astrocloud.core.isolation import people_are_kept_apart
 from astrocloud.core.layout import DataFolder
+from astrocloud.core.logs import shorten
 from astrocloud_hub.errors import HubError, SpawnRefusal
 from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners import homes, limits, ports, view
@@ -156,6 +157,10 @@ class LocalSpawner(Spawner):
         """Say why the server is about to be stopped, and by whom; the first one to say so is right."""
         if self._asked is None:
             self._asked = (reason, by)
+
+    def shorten_log(self) -> None:
+        """Keep the server's log from growing without end: what it writes there is its person's."""
+        shorten(self._log_file)
 
     # Starting
 

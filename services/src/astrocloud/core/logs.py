@@ -1,9 +1,12 @@
 """Structured logs: one JSON object a line, a constant event and its fields, never a secret."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -60,3 +63,21 @@ def configure_logs(*, level: str = "info", part: str) -> None:
     root.setLevel(level.upper())
     # One line a request is ours to write (core.web); aiohttp's own would say it twice.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def shorten(log: Path, *, limit_bytes: int = 10_000_000, kept_bytes: int = 1_000_000) -> None:
+    """Begin `log` anew when it is longer than `limit_bytes`, and keep its end as ``.1``.
+
+    A process may be writing it meanwhile, one that appends. On a full disk the log is begun anew all the same.
+    """
+    with suppress(OSError), log.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size <= limit_bytes:
+            return
+        file.seek(size - kept_bytes)
+        end = file.read(kept_bytes)
+        with suppress(OSError):
+            descriptor = os.open(log.with_name(f"{log.name}.1"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as kept:
+                kept.write(end[end.find(b"\n") + 1 :])
+        file.truncate(0)

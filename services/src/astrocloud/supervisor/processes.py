@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from astrocloud.core.logs import shorten
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -126,6 +128,10 @@ class Part:
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-count:])
         except OSError:
             return ""
+
+    def shorten_log(self) -> None:
+        """Keep its log from growing without end while it runs."""
+        shorten(self._log)
 
     def _open_log(self) -> IO[bytes]:
         """Open the log for appending; one larger than 10 MB is kept as ``.1`` and begun anew."""

@@ -28,6 +28,7 @@ from astrocloud.supervisor.processes import Part, become_subreaper, descendants,
 
 _READY_WITHIN_S: Final = 60.0
 _PATIENCE_S: Final = 5.0
+_LOGS_EVERY_S: Final = 30.0
 _log = structlog.get_logger()
 
 
@@ -120,6 +121,7 @@ class Supervisor:
         await asyncio.to_thread(find_out_for_all_parts)
         self._parts = programs.parts(config=self._config, runtime=self._runtime, data=self._data, secrets=self._secrets)
         watchers = [asyncio.create_task(self._keep(part)) for part in self._parts.values()]
+        watchers.append(asyncio.create_task(self._shorten_logs()))
         try:
             if await self._until_ready():
                 self._write_status()
@@ -162,6 +164,14 @@ class Supervisor:
             if part.name == "proxy" and not self._ending.is_set():
                 # A new proxy knows no routes; the hub does, but looks only every few minutes.
                 self._routes = asyncio.create_task(self._restore_routes())
+
+    async def _shorten_logs(self) -> None:
+        """Look at the parts' logs now and then: every request, of anybody, makes them longer."""
+        while not self._ending.is_set():
+            for part in self._parts.values():
+                await asyncio.to_thread(part.shorten_log)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), _LOGS_EVERY_S)
 
     async def _restore_routes(self) -> None:
         token = self._secrets.get("service-operator").get_secret_value()
