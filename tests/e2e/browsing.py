@@ -22,7 +22,8 @@ def sign_in(page: Page, name: str, password: str, *, language: str = "en") -> No
     page.goto("/")
     page.get_by_role("link", name=said("common.sign-in", language)).first.click()
     fill_sign_in(page, name, password)
-    expect(page.get_by_role("heading", name=said("portal.welcome", language, user=name))).to_be_visible()
+    welcome = page.get_by_role("heading", name=said("portal.welcome", language, user=name))
+    expect(welcome).to_be_visible(timeout=30_000)
 
 
 def fill_sign_in(page: Page, name: str, password: str) -> None:
