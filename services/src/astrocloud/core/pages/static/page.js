@@ -66,6 +66,9 @@ window.addEventListener("pageshow", (event) => {
 
 applyTheme(root.dataset.theme || "auto");
 showTimes();
+// A part that was away may be back; this address, not what was sent to it, is asked for again.
+const away = document.querySelector("[data-look-again]");
+if (away) setTimeout(() => location.replace(location.href), Number(away.dataset.lookAgain) * 1000);
 // A form that came back: typing goes on where something is wrong.
 document.querySelector("[aria-invalid=true]")?.focus();
 setInterval(() => showTimes(), 30000);

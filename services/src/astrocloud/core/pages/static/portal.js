@@ -43,7 +43,21 @@ function signInSilently(address) {
   location.replace(address);
 }
 
+/** Fetch what is the reader's own, again and again while the hub is away. */
+async function showHome() {
+  try {
+    await fetchHome();
+  } catch {
+    sayFailed();
+    setTimeout(showHome, 4000);
+    return;
+  }
+  home.querySelector(":scope > [role=alert]")?.remove();
+  schedule();
+}
+
 function sayFailed() {
+  if (home.querySelector(":scope > [role=alert]")) return;
   delete root.dataset.session;
   const message = document.createElement("p");
   message.className = "ac-alert ac-alert-warning";
@@ -138,5 +152,5 @@ document.addEventListener("submit", async (event) => {
 
 document.addEventListener("visibilitychange", lookAgain);
 
-if (home) fetchHome().catch(sayFailed).finally(schedule);
+if (home) showHome();
 else schedule();
