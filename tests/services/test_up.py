@@ -255,8 +255,20 @@ class TestEnd:
             running.process.wait(20)
             wait_until(lambda: not survivors(before), within_s=30, what="the parts' end")
             assert running.run("status").returncode == 1
-            running.start()
+            # A server whose sandbox the hub had just begun to make: only the process outside is on record.
+            command = ["/bin/sh", "-c", "setsid sleep 600 & echo $!; wait"]
+            record, group = running.data / "run/servers/ada..json", tmp_path / "group"
+            record.parent.mkdir(exist_ok=True)
+            group.mkdir()
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as outer:
+                inner = int(outer.stdout.readline())
+                known = {"pid": outer.pid, "started_ticks": stat_of(outer.pid).started_ticks}
+                record.write_text(json.dumps({**known, "control_groups": [str(group)]}))
+                running.start()
             assert ask(running, "/hub/health")[0] == 200
+            wait_until(lambda: stat_of(inner) is None or stat_of(inner).state == "Z", within_s=20, what="its end")
+            assert not record.exists()
+            assert not group.exists()
 
     def test_a_part_that_cannot_start_is_named_and_nothing_is_left(self, tmp_path: Path):
         data = DataFolder(tmp_path / "data")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -236,16 +237,26 @@ class Supervisor:
 
     async def _end_leftovers(self) -> None:
         """End servers of an earlier platform that was killed: nobody would find them again."""
-        leftovers = []
+        leftovers: dict[Path, list[str]] = {}
+        ending: list[int] = []
         for record in (self._data.run / "servers").glob("*.json"):
             try:
                 kept = json.loads(record.read_text(encoding="utf-8"))
-                pid, ticks = int(kept["pid"]), int(kept["started_ticks"])
+                pid, ticks, groups = int(kept["pid"]), int(kept["started_ticks"]), list(kept.get("control_groups", ()))
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             stat = stat_of(pid)
             if stat is not None and stat.started_ticks == ticks:
-                leftovers.append(pid)
-        if leftovers:
-            _log.warning("leftover-servers-ended", count=len(leftovers))
-            await end_all(leftovers, patience_s=_PATIENCE_S)
+                leftovers[record] = groups
+                # What is below it, too: it may be only what made the sandbox, if the hub was killed early.
+                ending += [pid, *descendants(pid)]
+        if not leftovers:
+            return
+        _log.warning("leftover-servers-ended", count=len(leftovers))
+        await end_all(ending, patience_s=_PATIENCE_S)
+        for record, groups in leftovers.items():
+            # Forgotten, so that the hub tells people that the platform ended and not that their server did.
+            for folder in groups:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+            record.unlink(missing_ok=True)
