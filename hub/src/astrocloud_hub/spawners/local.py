@@ -123,6 +123,8 @@ class LocalSpawner(Spawner):
         self._record = self._records.read(self.user.name, self.name)
         if self._record is not None and self._record.alive:
             self.port = self._record.port
+            # Killed before it knew more, the hub noted only what made the sandbox; its end is not the server's.
+            self._find_init()
             self._watch()
             # The hub that started it may have ended before it did so.
             self._settle(self._record)
