@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from tests.kube.cluster import control, images, machines, node, pki, traces
 from tests.kube.cluster.layout import CACHE, CONTROL, HOSTS, KUBECONFIG, NODES, REGISTRY, STATE
 from tests.kube.cluster.machines import ClusterError
-from tests.kube.cluster.programs import BuildError, build, need_debian_packages
+from tests.kube.cluster.programs import CLUSTER_PROGRAMS, BuildError, build, need_debian_packages
 
 
 def say(line: str) -> None:
@@ -33,7 +33,7 @@ def _alone() -> Iterator[None]:
 def up() -> None:
     """Return when the three nodes are ready; starts only what does not run."""
     need_debian_packages()
-    build(say=say)
+    build(CLUSTER_PROGRAMS, say=say)
     STATE.mkdir(parents=True, exist_ok=True)
     # The administrator's key is below it.
     STATE.chmod(0o711)
@@ -81,23 +81,28 @@ def main() -> int:
     """Run one command; errors that a person can act on are one sentence and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m tests.kube.cluster", description=__doc__)
     parser.add_argument("what", choices=["up", "down", "status", "build"])
-    what = parser.parse_args().what
+    parser.add_argument(
+        "programs", nargs="*", help="what `build` builds; nothing: all that a cluster and its tests need"
+    )
+    options = parser.parse_args()
+    what = options.what
     if os.geteuid() != 0 and what != "build":
         print("cluster: its nodes are made of namespaces and cgroups, which takes root", file=sys.stderr)
         return 2
     began = time.monotonic()
     try:
+        if what == "status":
+            return 0 if status() else 1
+        if what == "build":
+            build(tuple(options.programs) or CLUSTER_PROGRAMS, say=say)
+            return 0
         with _alone():
-            if what == "up":
-                up()
-                took = time.monotonic() - began
-                say(f"Cluster is ready after {took:.0f} s: KUBECONFIG={KUBECONFIG} registry {REGISTRY}")
-            elif what == "down":
+            if what == "down":
                 down()
-            elif what == "build":
-                build(say=say)
-            else:
-                return 0 if status() else 1
+                return 0
+            up()
+        took = time.monotonic() - began
+        say(f"Cluster is ready after {took:.0f} s: KUBECONFIG={KUBECONFIG} registry {REGISTRY}")
     except (ClusterError, BuildError) as err:
         print(f"cluster: {err}", file=sys.stderr)
         return 2

@@ -122,6 +122,8 @@ MODULES: Final = (
     ),
     Module(name="kwok", programs=("kwok",)),
 )
+CLUSTER_PROGRAMS: Final = tuple(module.name for module in MODULES if module.name != "kwok")
+"""What a cluster and its tests need; pretended nodes (kwok) are for measuring alone."""
 CHART_PROGRAMS: Final = ("helm", "kubeconform")
 """What the tests of the chart need: no cluster, and minutes to build where the whole takes a quarter of an hour."""
 
