@@ -306,3 +306,10 @@ def test_it_speaks_the_language_of_the_terminal(tmp_path: Path):
         assert "正在启动" in running.output
         # The ready line is for programs too, so it is the same in every language.
         assert f"Astrocloud is ready: {running.url}\n" in running.output
+
+
+def test_listening_everywhere_without_a_public_address_is_said(tmp_path: Path) -> None:
+    with running_platform(tmp_path, ASTROCLOUD_BIND="0.0.0.0") as open_to_all:
+        assert "public_url" in wait_until(
+            lambda: "public_url" in open_to_all.output and open_to_all.output, within_s=10, what="the advice"
+        )

@@ -74,6 +74,8 @@ async def _run(
         if not people_are_kept_apart():
             say(text("no-isolation"))
         say(text("ready", url=runtime.public_url))
+        if runtime.bind in {"0.0.0.0", "::"} and config.public_url is None:  # noqa: S104 - compared, not listened on
+            say(text("no-public-url", url=runtime.public_url, file=data.config_file))
         if link := await asyncio.to_thread(_setup_link, config, data):
             say(text("setup-link", link=link))
         if config.environments.prepare_at_start:
