@@ -44,8 +44,7 @@ class PlatformHandler:
             cookie=self.get_cookie(LANGUAGE_COOKIE),  # type: ignore[attr-defined]
             default=config.language,
         )
-        given = self.request.headers.get("X-Request-ID", "")
-        self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
+        self.request_id = request_id_of(self.request)
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         self.set_header("X-Request-ID", self.request_id)  # type: ignore[attr-defined]
         if self._leads_to_public_address():
@@ -200,6 +199,12 @@ def with_platform(handler: type[RequestHandler]) -> type[RequestHandler]:
     return type(handler.__name__, (PlatformHandler, handler), {"__module__": handler.__module__})
 
 
+def request_id_of(request: Any) -> str:
+    """Return the id that `request` came with, or a new one when that is none."""
+    given = request.headers.get("X-Request-ID", "")
+    return given if _REQUEST_ID.match(given) else secrets.token_hex(8)
+
+
 def log_request(handler: Any) -> None:
     """Log one answered request; without its query, which may carry a code or a state."""
     from jupyterhub.metrics import prometheus_log_method
@@ -215,7 +220,8 @@ def log_request(handler: Any) -> None:
         path=_hidden(path)[:300],
         status=status,
         user=getattr(user, "name", "") or "",
-        request_id=getattr(handler, "request_id", ""),
+        # Handlers of files are Tornado's own and have noted none.
+        request_id=getattr(handler, "request_id", "") or request_id_of(handler.request),
         ms=round(1e3 * handler.request.request_time(), 1),
         at=round(time.time(), 3),
     )
