@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from astrocloud.core.runtime import SERVICES
 from tests.kube.cluster import schemas
 from tests.kube.cluster.programs import CHART_PROGRAMS, build, program
 
@@ -182,7 +183,7 @@ def test_the_configuration_arrives_as_it_was_given() -> None:
     settings = next(document for document in objects("--values", file) if document["kind"] == "ConfigMap")
 
     assert yaml.safe_load(settings["data"]["astrocloud.yaml"]) == given
-    assert yaml.safe_load(settings["data"]["cluster.yaml"])["services"].keys() == {"portal", "passport"}
+    assert yaml.safe_load(settings["data"]["cluster.yaml"])["services"].keys() == set(SERVICES)
 
 
 def test_an_image_is_named_by_its_digest() -> None:
