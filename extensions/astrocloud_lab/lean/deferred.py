@@ -26,7 +26,6 @@ AT_START = ("astrocloud_lab", "jupyterhub", "jupyterlab", "jupyter_server_termin
 ON_REQUEST: Mapping[str, tuple[str, ...]] = {
     "dask_labextension": ("dask/",),
     "jupyter_lsp": ("lsp/",),
-    "notebook_shim": ("tree/", "notebooks/"),
 }
 """Extension -> first parts of all addresses that it answers.
 
