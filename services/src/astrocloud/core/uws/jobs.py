@@ -74,6 +74,7 @@ class Jobs:
         self._lifetime = timedelta(seconds=lifetime_s)
         self._longest = timedelta(seconds=longest_lifetime_s)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._ours: set[str] = set()
         self._changed: dict[str, asyncio.Event] = {}
 
     async def create(
@@ -122,12 +123,19 @@ class Jobs:
     async def run(self, job: Job) -> Job:
         """Start `job`, and return it. A job that was started before is left as it is."""
         queued = replace(job, phase=QUEUED)
+        self._ours.add(job.id)  # before anybody can see that it runs; see `keep`
         if not await self._put(queued, expecting=frozenset({PENDING})):
+            if job.id not in self._running:
+                self._ours.discard(job.id)
             return await self.get(job.id, job.owner)
         task = asyncio.create_task(self._do(queued))
         self._running[job.id] = task
-        task.add_done_callback(lambda _task: self._running.pop(job.id, None))
+        task.add_done_callback(lambda _task: self._forget(job.id))
         return queued
+
+    def _forget(self, job_id: str) -> None:
+        self._running.pop(job_id, None)
+        self._ours.discard(job_id)
 
     async def complete(self, job: Job, outcome: Sequence[Result] | JobFailure) -> Job:
         """End a `job` that was done by other means than `run`, within its own request."""
@@ -234,7 +242,11 @@ class Jobs:
     async def keep(self) -> None:
         """End what an earlier process left running, then destroy jobs whose time has come, for ever."""
         error = JobError("the service was restarted while the job ran", transient=True, detail="InternalFault")
-        count = await asyncio.to_thread(self._store.fail_interrupted, self.name, error, datetime.now(tz=UTC))
+        # Jobs may have been started here since: what ran before that is neither of these.
+        found = [
+            job_id for job_id in await asyncio.to_thread(self._store.running, self.name) if job_id not in self._ours
+        ]
+        count = await asyncio.to_thread(self._store.fail, found, error, datetime.now(tz=UTC)) if found else 0
         if count:
             _log.warning("jobs-interrupted", list=self.name, jobs=count)
         while True:

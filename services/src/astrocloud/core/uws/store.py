@@ -124,9 +124,15 @@ class JobStore:
         with self._engine.begin() as connection:
             return [_job(row) for row in connection.execute(query.limit(last) if last is not None else query)]
 
-    def fail_interrupted(self, list_name: str, error: JobError, now: datetime) -> int:
-        """End every job of the list that was running when the service ended; return how many."""
-        running = (jobs_table.c.list == list_name) & jobs_table.c.phase.in_(RUNNING)
+    def running(self, list_name: str) -> Sequence[str]:
+        """Return the ids of the jobs of the list that are queued or executing."""
+        query = select(jobs_table.c.id).where(jobs_table.c.list == list_name, jobs_table.c.phase.in_(RUNNING))
+        with self._engine.begin() as connection:
+            return [row[0] for row in connection.execute(query)]
+
+    def fail(self, ids: Sequence[str], error: JobError, now: datetime) -> int:
+        """End those of the jobs that are queued or executing with `error`; return how many."""
+        running = jobs_table.c.id.in_(ids) & jobs_table.c.phase.in_(RUNNING)
         values = {"phase": ERROR, "error": json.dumps(asdict(error)), "ended_at": now.timestamp()}
         with self._engine.begin() as connection:
             return int(connection.execute(update(jobs_table).where(running).values(**values)).rowcount)
