@@ -47,9 +47,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory, astro: BuiltEnvironment) 
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """Debian's Chromium, ended with its module: while it runs so does a loop, and asynchronous tests could not."""
     program = shutil.which("chromium")
     assert program, "Chromium is not installed; `make test` installs it, or: apt-get install chromium"
     options = [*CHROMIUM_OPTIONS, *(["--no-sandbox"] if os.getuid() == 0 else [])]

@@ -11,14 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from astrocloud.core.layout import DataFolder
-from astrocloud.core.runtime import Runtime
+from astrocloud.core.runtime import Runtime, write_json
 from astrocloud.core.secrets import SecretFiles
 from astrocloud_hub.spawners.records import Records, end_all
 from tests.hub.fake_services import FakeServices
@@ -148,6 +148,11 @@ class Platform:
         if config:
             self.data.config_file.write_text(config, encoding="utf-8")
         self.runtime = Runtime.choose(self.data, bind="127.0.0.1", port=free_port(), public_url=None)
+        if uid:
+            # This process is root's and has chosen ports that root alone may use.
+            ports = {name: free_port() for name in ("proxy_api_port", "hub_port", "services_port")}
+            self.runtime = replace(self.runtime, **ports)
+            write_json(self.data.run / "runtime.json", asdict(self.runtime))
         self.secrets = SecretFiles(self.data.secrets)
         self.settings = settings or {}
         self.uid = uid

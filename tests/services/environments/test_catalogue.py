@@ -30,7 +30,8 @@ def test_no_lock_holds_an_address_or_lacks_a_hash(repository: Path) -> None:
     for lock in locks:
         text = lock.read_text(encoding="utf-8")
         assert "://" not in text, lock
-        assert "rfc3987" not in text, lock
+        # Left out of environments because its import takes half of a server's start; the hub may have it.
+        assert "rfc3987" not in text or not (lock.parent / "environment.yaml").exists(), lock
         for entry in text.split("\n    --hash", 1)[0].splitlines():
             assert not entry.startswith("-"), lock
         pinned = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
