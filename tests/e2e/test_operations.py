@@ -231,6 +231,24 @@ def test_a_requests_id_goes_on_to_the_part_that_is_asked(cast: Cast) -> None:
     wait_until(asked, within_s=10, what="the hub's line about the portal's request")
 
 
+@pytest.mark.parametrize("place", ["/hub", "/services/portal", "/services/passport", f"/user/{OWNER}"])
+@pytest.mark.parametrize("state", ["", "x" * 43], ids=["none", "forged"])
+def test_a_code_that_is_refused_is_in_no_log(cast: Cast, place: str, state: str) -> None:
+    """It may work yet: whoever brought it was the wrong one, not the code."""
+    code = f"code-{place.replace('/', '-')}-{state[:1]}"
+    query = urllib.parse.urlencode({"code": code, "state": state})
+    callback = "/oauth_callback"
+    wanted = f"refused-{code}"
+    status = cast.run(opens(cast.people[OWNER], f"{place}{callback}?{query}", **{"X-Request-ID": wanted}))
+    # A server of JupyterHub's begins the sign-in anew.
+    assert 400 <= status < 500 or (status == 302 and place.startswith("/user/"))
+    # The line about the request is written after whatever else there was to say about it.
+    name = {"services": "services", "hub": "hub", "user": f"servers/{OWNER}."}[place.split("/")[1]]
+    sign = callback if name.startswith("servers") else wanted
+    wait_until(lambda: sign in log(cast.platform, name), within_s=10, what="the request's line")
+    assert f"code={code}" not in log(cast.platform, name)
+
+
 def secrets_of(cast: Cast) -> dict[str, str]:
     """Return what -> value for all that is secret and was used: passwords, tokens, cookies, the parts' own."""
     found = {"password": PASSWORD, "new password": "another-quasar-3"}

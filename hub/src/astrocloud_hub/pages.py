@@ -80,6 +80,14 @@ class PlatformHandler:
                 spawner.ask_to_end("stopped", str(by.name))
         return await super().stop_single_user(user, server_name)  # type: ignore[misc]
 
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log why a request is refused or fails, without its query as Tornado would: it may carry a code."""
+        about = {"method": self.request.method, "path": _hidden(self.request.path)[:300]}
+        if not isinstance(value, HTTPError):
+            _log.error("request-failed", **about, exc_info=(typ, value, tb))
+        elif reason := value.get_message():
+            _log.warning("request-refused", **about, status=value.status_code, reason=reason[:1000])
+
     def _validate_next_url(self, next_url: str) -> str:
         """Return where to go on, empty when that is elsewhere, or no address: no header can carry a control."""
         if any(unicodedata.category(char) in {"Cc", "Cs"} for char in next_url):
