@@ -331,6 +331,25 @@ async def test_kernels_outlive_the_parent_and_the_next_is_started_as_usual(serve
         assert await is_forked(later)
 
 
+def test_parent_that_refuses_a_request_counts_as_gone(lab_python: Path) -> None:
+    script = (
+        "import os, signal\n"
+        "from astrocloud_lab.kernels.parent import KernelParent\n"
+        "for _ in range(40):\n"
+        "    parent = KernelParent()\n"
+        "    os.kill(parent.pid, signal.SIGKILL)\n"
+        "    try:\n"
+        "        while True:\n"
+        "            parent.ask([], {}, '/', [0, 1, 2]).close()\n"
+        "    except BlockingIOError:\n"
+        "        pass\n"
+        "    except OSError:\n"
+        "        assert not parent.alive()\n"
+        "    parent.stop()\n"
+    )
+    subprocess.run([lab_python, "-c", script], check=True, timeout=60)
+
+
 def test_nothing_is_left_when_the_server_ends(lab_python: Path, hub: StandInHub, tmp_path: Path) -> None:
     async def use(server: Server) -> list[int]:
         async with server.client() as client, client.post("api/kernels", json={}) as answer:

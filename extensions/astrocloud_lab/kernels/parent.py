@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -64,13 +65,24 @@ class KernelParent:
         self._ended = False
 
     def alive(self) -> bool:
-        """Return whether the process still runs; reaps it if not."""
+        """Return whether the process still takes requests; reaps it if not."""
         if not self._ended:
             try:
-                self._ended = os.waitpid(self.pid, os.WNOHANG)[0] != 0
+                # A process that is ending closes its sockets before it can be reaped: in
+                # that moment a request would fail and the process still count as alive.
+                options = 0 if self._hung_up() else os.WNOHANG
+                self._ended = os.waitpid(self.pid, options)[0] != 0
             except ChildProcessError:
                 self._ended = True
         return not self._ended
+
+    def _hung_up(self) -> bool:
+        """Return whether the other end of the control socket is closed."""
+        if self._control.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._control, 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _descriptor, events in poll.poll(0))
 
     def stale(self) -> bool:
         """Return whether packages or their settings changed since it started."""
