@@ -24,8 +24,9 @@ help: ## Say what each target does
 run: install bubblewrap ## Install what is locked and run the platform in the foreground
 	@exec env PATH="$(abspath .tools/bin):$$PATH" $(BIN)/astrocloud up
 
-test: install-dev bubblewrap chromium ## Run the whole test suite
-	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+test: install-dev bubblewrap chromium ## Run the whole test suite; what failed beside others is run again alone
+	@export PATH="$(abspath .tools/bin):$$PATH"; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS) || { [ $$? = 1 ] && tools/again $(BIN)/python $(PYTEST_ARGS); }
 
 test-fast: install-dev bubblewrap ## Run the tests that take less than five minutes together
 	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not e2e and not kube" $(PYTEST_ARGS)
