@@ -1,14 +1,18 @@
 """Why a server ended."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 
 Reason = Literal[
-    "exited", "out-of-memory", "killed", "idle", "stopped", "disabled", "failed", "host-restart", "platform-stop"
-]
+    "exited", "out-of-memory", "killed", "idle", "stopped", "disabled", "failed", "host-restart", "platform-stop",
+    "evicted", "node-lost", "drained", "preempted", "deleted",
+]  # fmt: skip
 """Why: it ended by itself; the kernel ended it for want of memory; something killed it; nothing happened in it for
-long; somebody stopped it; its person was disabled; it never came up; the machine, or the whole platform, went down."""
+long; somebody stopped it; its person was disabled; it never came up; the machine, or the whole platform, went down.
+
+On a cluster besides: its node ran out of something (`End.what`); its node did not answer any more; its node was cleared
+for maintenance; something more important needed the room; its pod was deleted without the platform."""
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 """All reasons; each has the texts ``portal.end-REASON`` and ``portal.next-REASON``."""
@@ -29,10 +33,20 @@ class End:
     """The server's exit code, above 128 for a signal, or `None` when nobody saw it."""
     code: str = ""
     """The code of the error that kept it from starting, for ``failed``."""
+    what: str = ""
+    """What ran out, for ``evicted``: ``memory``, ``disk``, ``inodes``, ``processes`` or ``tmp``."""
+    node: str = ""
+    """The node it ran on, for ends that are the node's."""
 
     def document(self) -> dict[str, Any]:
         """Return what is kept in the spawner's state."""
         return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "End":
+        """Return the end that another version of the platform may have kept as `document`."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in document.items() if key in known})
 
 
 def end_of(

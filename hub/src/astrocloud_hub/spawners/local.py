@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,24 +14,22 @@ from typing import Any, ClassVar
 
 import structlog
 from jupyterhub.spawner import Spawner
-from traitlets import Any as AnyTrait
-from traitlets import Bool, Enum, Float, Integer, Unicode, default
+from traitlets import Bool, Enum, Unicode, default
 
-from astrocloud.core.errors import PlatformError
 from astrocloud.core.isolation import people_are_kept_apart
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.logs import shorten
-from astrocloud_hub.errors import HubError, SpawnRefusal
+from astrocloud_hub.errors import HubError
 from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners import homes, limits, ports, view
-from astrocloud_hub.spawners.ends import End, Reason, end_of
+from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, person_variables
+from astrocloud_hub.spawners.ends import end_of
 from astrocloud_hub.spawners.environments import EnvironmentSource
 from astrocloud_hub.spawners.launch import Launch, log_tail, turn_log
 from astrocloud_hub.spawners.models import Limits, Person
-from astrocloud_hub.spawners.options import ServerOptions, read_options, unpack_form
+from astrocloud_hub.spawners.options import ServerOptions
 from astrocloud_hub.spawners.records import Process, Records, ServerRecord, boot_id
 from astrocloud_hub.spawners.sandbox import Programs
-from astrocloud_hub.spawners.stages import Stages
 
 _log = structlog.get_logger()
 _PORT_TRIES = 3
@@ -43,7 +40,7 @@ _START_CPUS_S = 10.0
 """How long after the start that goes on, in seconds: until the first cell has what it imports."""
 
 
-class LocalSpawner(Spawner):
+class LocalSpawner(PlatformSpawner, Spawner):
     """Runs a person's server on this machine, in a bubblewrap sandbox with limits that hold.
 
     The server outlives the hub. What it takes to find it again is in ``run/servers`` of the data folder before it
@@ -51,15 +48,9 @@ class LocalSpawner(Spawner):
     """
 
     data_folder = Unicode(help="The platform's data folder.").tag(config=True)
-    environment_source = AnyTrait(help="Where environments come from: an `EnvironmentSource`.").tag(config=True)
     isolation = Enum(
         ("required", "preferred"), "preferred", help="Whether a server may start where no sandbox can be made."
     ).tag(config=True)
-    ready_timeout_s = Integer(120, help="How long a server may take until it accepts connections, in seconds.").tag(
-        config=True
-    )
-    server_limit = Integer(3, help="How many servers one person may run at once.").tag(config=True)
-    stop_grace_s = Float(8.0, help="How long a server may take to end by itself, in seconds.").tag(config=True)
     as_root = Bool(help="Whether people have user ids of their own on this machine.").tag(config=True)
 
     _controller: ClassVar[limits.Controller | None] = None
@@ -67,12 +58,7 @@ class LocalSpawner(Spawner):
     def __init__(self, **kwargs: Any) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._record: ServerRecord | None = None
-        self._exit_code = 0
-        self._starting = False
-        self._asked: tuple[Reason, str] | None = None
-        self._last_end: End | None = None
-        self._picked: dict[str, Any] = {}
-        self._stages = Stages()
+        self._walls = True
         self._watched: int | None = None
         super().__init__(**kwargs)
 
@@ -99,24 +85,12 @@ class LocalSpawner(Spawner):
             LocalSpawner._controller = limits.probe()
         return LocalSpawner._controller
 
-    # What a person asks for
-
-    def options_from_form(self, form_data: dict[str, Any]) -> dict[str, Any]:
-        """Return a form's fields as user options."""
-        return unpack_form(form_data)
-
-    def options_from_query(self, query_data: dict[str, Any]) -> dict[str, Any]:
-        """Return the query of ``/hub/spawn?opt-environment=…`` as user options."""
-        return unpack_form(query_data)
-
     # State
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Find the server again that an earlier hub started."""
         super().load_state(state)
-        self._picked = state.get("picked") or {}
-        end = state.get("last_end")
-        self._last_end = End(**end) if end else None
+        self.load_common_state(state)
         if self._process is not None:
             return
         # The file, not the state: the hub may have been killed before it could keep the state.
@@ -134,11 +108,7 @@ class LocalSpawner(Spawner):
 
     def get_state(self) -> dict[str, Any]:
         """Return what is kept over a restart of the hub and told by the API (scope ``admin:server_state``)."""
-        state: dict[str, Any] = super().get_state()
-        if self._picked:
-            state["picked"] = self._picked
-        if self._last_end is not None:
-            state["last_end"] = self._last_end.document()
+        state: dict[str, Any] = super().get_state() | self.common_state()
         record = self._record
         if record is not None:
             state |= {"port": record.port, "pid": record.init.pid if record.init else 0, "walls": record.walls}
@@ -155,55 +125,15 @@ class LocalSpawner(Spawner):
         self._asked = None
         self.port = 0
 
-    def ask_to_end(self, reason: Reason, by: str = "") -> None:
-        """Say why the server is about to be stopped, and by whom; the first one to say so is right."""
-        if self._asked is None:
-            self._asked = (reason, by)
-
     def shorten_log(self) -> None:
         """Keep the server's log from growing without end: what it writes there is its person's."""
         shorten(self._log_file)
 
     # Starting
 
-    async def start(self) -> tuple[str, int]:
-        """Start the server; return where it listens, once it accepts connections.
-
-        Raises
-        ------
-        SpawnRefusal
-            With the code and the sentence of what keeps it from starting.
-        """
-        self._stages = Stages()
-        self._starting, self._asked, self._exit_code = True, None, 0
-        try:
-            return await self._start()
-        except PlatformError as err:
-            self._last_end = replace(
-                end_of(asked=("failed", ""), exit_code=self._exit_code or None, oom_kills=0, same_boot=True),
-                code=err.code,
-            )
-            self._asked = ("failed", "")
-            _log.warning("server-not-started", user=self.user.name, server=self.name, code=err.code, reason=str(err))
-            raise SpawnRefusal(err) from err
-        finally:
-            self._starting = False
-            self._stages.close()
-
     async def _start(self) -> tuple[str, int]:
         source: EnvironmentSource = self.environment_source
-        self._stages.tell("checking", 2)
-        options = read_options(self.user_options, source.catalogue)
-        self._check_limit()
-        state = await self.user.get_auth_state() or {}
-        person = Person.from_document(state.get("person") or {})
-        self._picked = {
-            "environment": options.environment.id,
-            "resources": options.resources.id,
-            "memory_bytes": int(options.resources.memory),
-            "cpus": options.resources.cpus,
-            "processes": options.resources.processes,
-        }
+        options, person, state = await self.read_request()
         programs = await self._programs()
         built = await source.ensure(options.environment, self._stages.tell_environment)
         self._stages.tell("folders", 72)
@@ -226,15 +156,11 @@ class LocalSpawner(Spawner):
         self._stages.tell("ready", 98)
         self._watch()
         asyncio.get_running_loop().call_later(_START_CPUS_S, self._settle, self._record)
-        _log.info("server-started", user=self.user.name, server=self.name, walls=programs is not None, **self._picked)
+        self._walls = programs is not None
         return ("127.0.0.1", self.port)
 
-    def _check_limit(self) -> None:
-        """Raise `HubError` ``server-limit`` when the person runs as many servers as allowed."""
-        running = sorted(name for name, other in self.user.spawners.items() if other.active and other is not self)
-        if len(running) >= self.server_limit:
-            names = ", ".join(name or "default" for name in running)
-            raise HubError("server-limit", limit=self.server_limit, running=names)
+    def _started_with(self) -> dict[str, Any]:
+        return {"walls": self._walls, **self._picked}
 
     async def _programs(self) -> Programs | None:
         """Return what makes the sandbox, `None` if there may be none. Raises `HubError` ``isolation-missing``."""
@@ -281,24 +207,13 @@ class LocalSpawner(Spawner):
         """Return the server's environment: the hub's part, and a few plain things; nothing of the hub's own."""
         if options.next:
             self.default_url = options.next
-        threads = str(max(1, min(os.cpu_count() or 1, round(launch.limits.cpus))))
+        person, bounds = launch.person, launch.limits
         return {
-            "HOME": launch.home,
-            "USER": launch.person.username,
-            "LOGNAME": launch.person.username,
-            "SHELL": "/bin/bash",
-            "LANG": "C.UTF-8",
+            **person_variables(person, home=launch.home, environment=options.environment.id, language=language),
+            **limit_variables(memory_bytes=bounds.memory_bytes, cpus=bounds.cpus, most_threads=os.cpu_count() or 1),
             "PATH": f"{launch.environment.path}/bin:/usr/local/bin:/usr/bin:/bin",
-            # Libraries count the machine's processors, not those that the server may use.
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "ASTROCLOUD_LANG": language,
-            "ASTROCLOUD_ENVIRONMENT": options.environment.id,
             # The machine's loopback address is everybody's: nothing that asks for no password may listen there.
             "ASTROCLOUD_SHARED_NETWORK": "1",
-            "MEM_LIMIT": str(launch.limits.memory_bytes),
-            "CPU_LIMIT": str(launch.limits.cpus),
             **({} if launch.programs is not None else {"ASTROCLOUD_WITHOUT_WALLS": "1"}),
             **{name: value for name, value in self.get_env().items() if value is not None},
         }
@@ -379,11 +294,6 @@ class LocalSpawner(Spawner):
             return False
         assert self._process is not None
         return ports.holds(ports.descendants(self._process.pid), inode)
-
-    async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the stages of the start."""
-        async for event in self._stages.events():
-            yield event
 
     # While it runs
 

@@ -12,7 +12,7 @@ from astrocloud.core import words
 from astrocloud.core.errors import RequestError
 from astrocloud.core.logs import passed_on
 from astrocloud.portal.errors import HubRefusalError, PortalError
-from astrocloud.portal.models import REASONS, End, Server, State
+from astrocloud.portal.models import RAN_OUT, REASONS, End, Server, State
 
 _PAGE: Final = 200
 _CODE: Final = re.compile(r"[a-z0-9-]{1,64}\Z")
@@ -208,6 +208,8 @@ def _end(document: Any) -> End | None:
         at=_time(document.get("at")),
         exit_code=exit_code if isinstance(exit_code, int) else None,
         code=code if _CODE.match(code) else "",
+        what=what if (what := str(document.get("what") or "")) in RAN_OUT else "",
+        node=str(document.get("node") or "")[:253],
     )
 
 

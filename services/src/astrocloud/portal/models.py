@@ -149,11 +149,19 @@ REASONS: Final = (
     "failed",
     "host-restart",
     "platform-stop",
+    "evicted",
+    "node-lost",
+    "drained",
+    "preempted",
+    "deleted",
     "unknown",
 )
 """Why a server ended; each has the texts ``portal.end-REASON`` and ``portal.next-REASON``."""
 
-SEVERE_REASONS: Final = frozenset({"out-of-memory", "killed", "failed"})
+RAN_OUT: Final = ("memory", "disk", "inodes", "processes", "tmp")
+"""What a node can run out of; each has the text ``portal.ran-out-WHAT``."""
+
+SEVERE_REASONS: Final = frozenset({"out-of-memory", "killed", "failed", "evicted", "node-lost"})
 """Ends that somebody should do something about."""
 
 
@@ -170,6 +178,10 @@ class End:
     """Above 128 for a signal; `None` when nobody saw it."""
     code: str = ""
     """The error's code, for ``failed``."""
+    what: str = ""
+    """What its node ran out of, for ``evicted``; one of `RAN_OUT`."""
+    node: str = ""
+    """The node it ran on, for ends that are the node's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,8 @@ def end_texts(end: End, *, language: str, reader: str, idle_hours: str) -> tuple
         "exit_code": "?" if end.exit_code is None else end.exit_code,
         "hours": idle_hours,
         "code": end.code or "?",
+        "what": words.text(f"portal.ran-out-{end.what}", language) if end.what else "?",
+        "node": end.node or "?",
     }
     reason = end.reason
     key = f"portal.end-{reason}"
@@ -100,7 +102,10 @@ def end_texts(end: End, *, language: str, reader: str, idle_hours: str) -> tuple
     if reason == "failed":
         known = end.code in words.error_codes()
         values["what"] = words.text(f"errors.{end.code}.title" if known else "portal.end-failed-unknown", language)
-    return words.text(key, language, **values), words.text(f"portal.next-{reason}", language, **values)
+    # What cannot be mended by trying again has a next step of its own.
+    own = f"portal.next-failed-{end.code}"
+    following = own if reason == "failed" and own in words.catalogue() else f"portal.next-{reason}"
+    return words.text(key, language, **values), words.text(following, language, **values)
 
 
 def environment_document(environment: Environment, *, menu: Menu) -> dict[str, Any]:
