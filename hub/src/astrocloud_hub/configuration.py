@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from traitlets.config import Config as HubConfig
 
 from astrocloud.config import Config, CstcloudPassport, OidcPassport, load_config
+from astrocloud.core.database import database_url
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import CUSTOM_SCOPES, Runtime
 from astrocloud.core.secrets import SecretFiles
@@ -74,15 +75,16 @@ def _addresses(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
     host = f"[{runtime.bind}]" if ":" in runtime.bind else runtime.bind
     c.JupyterHub.bind_url = f"http://{host}:{runtime.port}"
     c.JupyterHub.public_url = f"{runtime.public_url}/"
-    c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{runtime.hub_port}"
+    c.JupyterHub.hub_bind_url = f"http://{runtime.listen}:{runtime.hub_port}"
+    c.JupyterHub.hub_connect_url = runtime.hub_url
     # The front page is the portal's; what people's servers do not answer comes to the hub.
     c.JupyterHub.hub_routespec = "/hub/"
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = runtime.proxy_api_url
     c.ConfigurableHTTPProxy.auth_token = secrets.get("proxy-token").get_secret_value()
     c.ConfigurableHTTPProxy.extra_routes = {
-        "/user/": f"http://127.0.0.1:{runtime.hub_port}",
-        "/": runtime.services_url,
+        "/user/": runtime.hub_url,
+        "/": runtime.service_url("portal"),
     }
     # The supervisor tells the hub of a new proxy; this is for a route that got lost otherwise.
     c.JupyterHub.proxy_check_interval = 60
@@ -92,7 +94,7 @@ def _addresses(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
 
 
 def _storage(c: HubConfig, secrets: SecretFiles, data: DataFolder) -> None:
-    c.JupyterHub.db_url = f"sqlite:///{data.databases / 'jupyterhub.sqlite'}"
+    c.JupyterHub.db_url = database_url(data, "jupyterhub")
     c.JupyterHub.cookie_secret = bytes.fromhex(secrets.get("hub-cookie").get_secret_value())
     c.CryptKeeper.keys = [bytes.fromhex(secrets.get("hub-crypt").get_secret_value())]
     c.JupyterHub.upgrade_db = True
@@ -105,7 +107,7 @@ def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
     c.JupyterHub.services = [
         {
             "name": name,
-            "url": runtime.services_url,
+            "url": runtime.service_url(name),
             "api_token": secrets.get(f"service-{name}").get_secret_value(),
             # A path, not an address: the platform answers at localhost as well as at 127.0.0.1.
             "oauth_redirect_uri": f"/services/{name}/oauth_callback",
@@ -131,7 +133,7 @@ def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
 
 
 def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFiles) -> None:
-    directory = Directory(services_url=runtime.services_url, secret=secrets.get("internal"))
+    directory = Directory(services_url=runtime.service_url("passport"), secret=secrets.get("internal"))
     c.PassportAuthenticator.directory = directory
     c.PassportAuthenticator.public_url = runtime.public_url
     passport = config.passport
@@ -150,7 +152,7 @@ def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFile
         c.PassportAuthenticator.passport_name = "CSTCloud"
     else:
         c.JupyterHub.authenticator_class = EmbeddedAuthenticator
-        c.EmbeddedAuthenticator.services_url = runtime.services_url
+        c.EmbeddedAuthenticator.services_url = runtime.service_url("passport")
         c.EmbeddedAuthenticator.client_id = "hub"
         c.EmbeddedAuthenticator.secret = secrets.get("passport-client")
         c.PassportAuthenticator.passport_name = config.name.in_language(config.language)

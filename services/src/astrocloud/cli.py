@@ -19,6 +19,7 @@ from astrocloud.config import Config, json_schema, load_config
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError, StartError
 from astrocloud.core.layout import DataFolder
+from astrocloud.core.runtime import SERVICES
 
 if TYPE_CHECKING:
     from astrocloud.passport.factory import Directory
@@ -70,10 +71,11 @@ def _serve(options: argparse.Namespace) -> int:
     from aiohttp import web
 
     from astrocloud.core.logs import configure_logs
-    from astrocloud.core.runtime import SERVICES
     from astrocloud.platform import build_platform
 
     data = DataFolder.from_environment()
+    if data.on_cluster:
+        data.make()
     config = _configuration(data)
     configure_logs(level=config.logging.level, part="services")
     names = list(SERVICES) if options.name == "all" else [options.name]
@@ -82,7 +84,7 @@ def _serve(options: argparse.Namespace) -> int:
     async def serve() -> None:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", runtime.services_port, reuse_address=True).start()
+        await web.TCPSite(runner, runtime.listen or None, runtime.services_port, reuse_address=True).start()
         await _until_signal()
         await runner.cleanup()
 
@@ -247,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("up", _up, "Run the whole platform on this machine, in the foreground.")
     serve = command("serve", _serve, "Run one service (or all) of the platform.")
-    serve.add_argument("name", choices=["all", "passport", "portal"])
+    serve.add_argument("name", choices=["all", *SERVICES])
     _user_parsers(commands, command)
     token = command("token", _token, "Print a bearer token that every service takes.")
     token.add_argument("name", help="whose token")

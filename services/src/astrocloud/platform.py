@@ -1,7 +1,7 @@
 """Which services run in this process: all of them on one machine, one each on Kubernetes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +9,8 @@ from aiohttp import web
 from sqlalchemy import Engine
 
 from astrocloud.config import Config
-from astrocloud.core.database import open_database, sqlite_url, upgrade_database
+from astrocloud.core.cluster import read_cluster
+from astrocloud.core.database import database_url, open_database, upgrade_database
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class Context:
     """What a service is built from."""
 
+    name: str
     config: Config
     data: DataFolder
     runtime: Runtime
@@ -43,7 +45,7 @@ def _passport(context: Context) -> Service:
 
 
 class CatalogueMenu:
-    """What the portal offers: the environments and tutorials of this machine.
+    """What the portal offers: the environments and tutorials of this machine or cluster.
 
     Parameters
     ----------
@@ -55,21 +57,26 @@ class CatalogueMenu:
         from astrocloud.environments import load_catalogue, load_tutorials, local_builder
 
         self._catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
+        cluster = read_cluster(data)
+        # On a cluster there is what there are images of, and the nodes fetch those.
+        self._images = None if cluster is None else frozenset(cluster.servers.environments)
         self._tutorials = load_tutorials(config.tutorials)
         self._builder = local_builder(config, data)
         self._known: dict[str, tuple[float, str]] = {}
 
     def environments(self) -> "Sequence[Environment]":
         """Return the environments, the one to offer first in front."""
-        return tuple(self._catalogue)
+        return tuple(e for e in self._catalogue if self._images is None or e.id in self._images)
 
     def tutorials(self) -> "Mapping[str, Tutorial]":
         """Return id -> tutorial, in the order in which the environments list them."""
-        listed = [name for environment in self._catalogue for name in environment.tutorials]
+        listed = [name for environment in self.environments() for name in environment.tutorials]
         return {name: self._tutorials[name] for name in [*listed, *self._tutorials] if name in self._tutorials}
 
     def state(self, environment: str) -> str:
         """Return ``ready``, ``making`` or ``absent``, looked up at most every two seconds."""
+        if self._images is not None:
+            return "ready" if environment in self._images else "absent"
         until, state = self._known.get(environment, (0.0, ""))
         if time.monotonic() >= until:
             chosen = self._catalogue.get(environment)
@@ -113,11 +120,20 @@ BUILDERS: Final[Mapping[str, Callable[[Context], Service]]] = {
 """How each service is built."""
 
 
+def _contexts(names: list[str], *, config: Config, data: DataFolder) -> Iterator[Context]:
+    """Yield what each of the services `names` is built from; the database is brought up to date first."""
+    url = database_url(data, "astrocloud")
+    upgrade_database(open_database(url))
+    runtime, secrets = Runtime.read(data), SecretFiles(data.secrets)
+    # In one process all share the connections; on PostgreSQL a service takes turns with its other replicas.
+    shared = None if data.on_cluster else open_database(url)
+    for name in names:
+        engine = shared or open_database(url, owner=name)
+        yield Context(name=name, config=config, data=data, runtime=runtime, secrets=secrets, engine=engine)
+
+
 def build_platform(names: list[str], *, config: Config, data: DataFolder) -> tuple[web.Application, Runtime]:
     """Return the application of the services `names`, on an up-to-date database, and where it listens."""
-    engine = open_database(sqlite_url(data.databases))
-    upgrade_database(engine)
     runtime = Runtime.read(data)
-    context = Context(config=config, data=data, runtime=runtime, secrets=SecretFiles(data.secrets), engine=engine)
-    services = [BUILDERS[name](context) for name in names]
+    services = [BUILDERS[context.name](context) for context in _contexts(names, config=config, data=data)]
     return build_app(services, config=config, public_url=runtime.public_url), runtime

@@ -5,19 +5,24 @@ Every service keeps its tables in its own ``storage.py``, on the shared `metadat
 """
 
 import fcntl
+import os
+import zlib
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 
+from astrocloud.core.cluster import postgresql_url, read_cluster
 from astrocloud.core.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from alembic.config import Config as AlembicConfig
+
+    from astrocloud.core.layout import DataFolder
 
 metadata: Final = MetaData(
     naming_convention={
@@ -32,14 +37,48 @@ metadata: Final = MetaData(
 OWNERS: Final = ("core/uws", "passport", "portal", "vospace")
 """Packages that have tables: services, and what they share."""
 
+_TURNS: Final = 0x61737472
+_UPGRADES: Final = _TURNS + 1
+"""Namespaces of PostgreSQL's advisory locks, which all users of a database share."""
+
 
 def sqlite_url(folder: Path) -> str:
     """Return the address of the services' SQLite database in `folder`."""
     return f"sqlite:///{folder / 'astrocloud.sqlite'}"
 
 
-def open_database(url: str) -> Engine:
-    """Return an engine for `url`; SQLite in WAL mode with foreign keys on, waiting up to 10 s for a writer."""
+def database_url(data: "DataFolder", name: str) -> str:
+    """Return the address of the database `name`: ``astrocloud`` of the services, ``jupyterhub`` of the hub.
+
+    It never holds a password. On a cluster that is written to a file in `data` that only this process's user reads.
+    """
+    cluster = read_cluster(data)
+    if cluster is None:
+        return f"sqlite:///{data.databases / f'{name}.sqlite'}"
+    passwords = data.run / "pgpass"
+    password = (data.secrets / "database-password").read_text(encoding="utf-8").rstrip("\n")
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    fresh = data.run / f".pgpass.{os.getpid()}"
+    # libpq does not read one that others could.
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(f"*:*:*:*:{escaped}\n")
+    fresh.replace(passwords)
+    return postgresql_url(cluster.database, name, passwords=passwords, authority=data.secrets / "database-ca")
+
+
+def open_database(url: str, *, owner: str = "all") -> Engine:
+    """Return an engine for `url`, on which one transaction of `owner` runs at a time.
+
+    SQLite is used in WAL mode with foreign keys on and waits up to 10 s for a writer.
+
+    Parameters
+    ----------
+    owner
+        Whose transactions these are: a service's, or those of whoever works on its tables in its place. On PostgreSQL
+        the transactions of different owners do not wait for each other.
+    """
+    if url.startswith("postgresql"):
+        return _open_postgresql(url, owner=owner)
     engine = create_engine(url, connect_args={"timeout": 10} if url.startswith("sqlite") else {})
     if engine.dialect.name == "sqlite":
 
@@ -55,6 +94,22 @@ def open_database(url: str) -> Engine:
         def _begin(connection: object) -> None:
             # A deferred transaction that reads first can fail at its first write when another writes in between.
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # type: ignore[attr-defined]
+
+    return engine
+
+
+def _open_postgresql(url: str, *, owner: str) -> Engine:
+    # pre_ping: a database that was restarted must cost nobody an error.
+    engine = create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=15, pool_timeout=20)
+    take_turns = text("SELECT pg_advisory_xact_lock(:space, :owner)").bindparams(
+        space=_TURNS, owner=zlib.crc32(owner.encode()) & 0x7FFFFFFF
+    )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # What SQLite's BEGIN IMMEDIATE is on one machine: whoever reads and then writes, as choosing the next user id
+        # does, meets no other that does so, in whichever replica.
+        connection.execute(take_turns)
 
     return engine
 
@@ -100,7 +155,16 @@ def _alembic(engine: Engine) -> "AlembicConfig":
 
 @contextmanager
 def _one_at_a_time(engine: Engine) -> "Iterator[None]":
-    """Keep two processes from upgrading one SQLite file at once (PostgreSQL's DDL is transactional)."""
+    """Keep two processes from upgrading one database at once: replicas of all services start together."""
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
+            guard.execute(text("SELECT pg_advisory_lock(:space, 0)").bindparams(space=_UPGRADES))
+            try:
+                yield
+            finally:
+                # The pool keeps the connection, and with it the lock, unless it is given back.
+                guard.execute(text("SELECT pg_advisory_unlock(:space, 0)").bindparams(space=_UPGRADES))
+        return
     if engine.dialect.name != "sqlite" or not engine.url.database:
         yield
         return

@@ -1,6 +1,7 @@
 """Where things are: the data folder, and the files that come with the project."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,12 @@ from astrocloud.core.errors import StartError
 DATA_VARIABLE: Final = "ASTROCLOUD_DATA"
 PORT_VARIABLE: Final = "ASTROCLOUD_PORT"
 BIND_VARIABLE: Final = "ASTROCLOUD_BIND"
+BYTES_PORT_VARIABLE: Final = "ASTROCLOUD_BYTES_PORT"
+BYTES_SOCKET_VARIABLE: Final = "ASTROCLOUD_BYTES_SOCKET"
+"""Tells the services which descriptor listens for bytes: the supervisor holds it, so that nobody takes the port."""
+
+TREE_TOPS: Final = ("home", "project", "archive", "course")
+"""The folders at the top of the file tree."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,16 @@ class DataFolder:
     def config_if_any(self) -> Path | None:
         """The configuration, or `None`; a link that leads nowhere is one, and its reader says so."""
         return self.config_file if os.path.lexists(self.config_file) else None
+
+    @property
+    def cluster_file(self) -> Path:
+        """What the Helm chart says of the cluster; not there on one machine."""
+        return self.root / "cluster.yaml"
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether this is one part of a platform on Kubernetes, and not all of one on a machine."""
+        return self.cluster_file.exists()
 
     @property
     def secrets(self) -> Path:
@@ -88,13 +105,16 @@ class DataFolder:
         try:
             # People's servers run as other user ids and reach their homes through it: 0711, not 0700.
             _make_folder(self.root, 0o711)
-            for private in (self.secrets, self.databases, self.logs, self.logs / "servers", self.run):
+            # On a cluster the secrets are mounted read-only, databases are elsewhere, and the tree is a volume.
+            kept = () if self.on_cluster else (self.secrets, self.databases, self.logs, self.logs / "servers")
+            for private in (*kept, self.run):
                 private.mkdir(mode=0o700, exist_ok=True)
                 private.chmod(0o700)
-            for shared in (self.tree, self.environments):
-                _make_folder(shared, 0o755)
-            for top in ("home", "project", "archive", "course"):
-                _make_folder(self.tree / top, 0o755)
+            if not self.on_cluster:
+                for shared in (self.tree, self.environments):
+                    _make_folder(shared, 0o755)
+                for top in TREE_TOPS:
+                    _make_folder(self.tree / top, 0o755)
             probe = self.root / ".write-probe"
             probe.touch()
             probe.unlink()
@@ -110,7 +130,11 @@ def _make_folder(path: Path, mode: int) -> None:
 
 
 def project_folder(name: str) -> Path | None:
-    """Return the project's folder `name` (``images``, ``notebooks``, ``hub``) when running from its source tree."""
+    """Return the project's folder `name` (``images``, ``notebooks``, ``hub``).
+
+    It is in the source tree when running from it; in an image of the platform, what is needed of it is in ``share``.
+    """
     root = Path(__file__).resolve().parents[4]
-    folder = root / name
-    return folder if (root / "pyproject.toml").is_file() and folder.is_dir() else None
+    top = root if (root / "pyproject.toml").is_file() else Path(sys.prefix) / "share"
+    folder = top / name
+    return folder if folder.is_dir() else None

@@ -2,6 +2,7 @@
 
 On one machine the supervisor writes it once to ``run/runtime.json`` and every part reads it there; ports are chosen
 at the first start and kept, because people's servers outlive a restart of the hub and go on calling the same address.
+On a cluster the chart writes it: see `astrocloud.core.cluster`.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from astrocloud.core.cluster import HUB_PORT, SERVICE_PORT, Cluster, read_cluster
 from astrocloud.core.layout import DataFolder
 
 CUSTOM_SCOPES: Final = {
@@ -49,24 +51,55 @@ class Runtime:
     """Where the services listen, on loopback."""
 
     @property
+    def listen(self) -> str:
+        """The address on which the hub and the services listen; empty: all there are."""
+        return "127.0.0.1"
+
+    @property
+    def hub_url(self) -> str:
+        """The hub, called directly."""
+        return f"http://127.0.0.1:{self.hub_port}"
+
+    @property
     def hub_api_url(self) -> str:
         """The hub's REST API, called directly."""
-        return f"http://127.0.0.1:{self.hub_port}/hub/api"
+        return f"{self.hub_url}/hub/api"
+
+    def service_url(self, name: str) -> str:
+        """Return where the service `name` is, called directly."""
+        return f"http://127.0.0.1:{self.services_port}"
 
     @property
     def services_url(self) -> str:
-        """The services, called directly."""
-        return f"http://127.0.0.1:{self.services_port}"
+        """The services, where all are in one process."""
+        return self.service_url("portal")
+
+    @property
+    def proxy_url(self) -> str:
+        """The proxy, called directly."""
+        bind = "127.0.0.1" if self.bind in {"0.0.0.0", "::"} else self.bind  # noqa: S104 - compared, not bound
+        return f"http://[{bind}]:{self.port}" if ":" in bind else f"http://{bind}:{self.port}"
 
     @property
     def proxy_api_url(self) -> str:
         """The proxy's REST API."""
         return f"http://127.0.0.1:{self.proxy_api_port}"
 
-    @classmethod
-    def read(cls, data: DataFolder) -> "Runtime":
-        """Return what the supervisor wrote. Raises `FileNotFoundError` if it never did."""
-        return cls(**json.loads((data.run / "runtime.json").read_text(encoding="utf-8")))
+    @staticmethod
+    def read(data: DataFolder) -> "Runtime":
+        """Return what the supervisor wrote, on a cluster what the chart did.
+
+        Raises
+        ------
+        FileNotFoundError
+            If no platform ever ran there.
+        ConfigError
+            As `read_cluster` does.
+        """
+        cluster = read_cluster(data)
+        if cluster is not None:
+            return ClusterRuntime.of(cluster)
+        return Runtime(**json.loads((data.run / "runtime.json").read_text(encoding="utf-8")))
 
     @classmethod
     def choose(cls, data: DataFolder, *, bind: str, port: int, public_url: str | None) -> "Runtime":
@@ -87,6 +120,42 @@ class Runtime:
         runtime = cls(bind, port, (public_url or f"http://{shown}:{port}").rstrip("/"), *chosen)
         write_json(data.run / "runtime.json", asdict(runtime))
         return runtime
+
+
+@dataclass(frozen=True)
+class ClusterRuntime(Runtime):
+    """Addresses of a platform whose parts are pods: each is reached by the name of its Service."""
+
+    cluster: Cluster
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> "ClusterRuntime":
+        """Return the addresses that the chart wrote."""
+        return cls("", 8000, cluster.public_url.rstrip("/"), 8001, HUB_PORT, SERVICE_PORT, cluster)
+
+    @property
+    def listen(self) -> str:
+        """All addresses: who may connect is the network policies' to say."""
+        return ""
+
+    @property
+    def hub_url(self) -> str:
+        """The hub's Service."""
+        return self.cluster.hub
+
+    def service_url(self, name: str) -> str:
+        """Return the Service of the service `name`."""
+        return self.cluster.services[name]
+
+    @property
+    def proxy_url(self) -> str:
+        """The proxy's Service."""
+        return self.cluster.proxy
+
+    @property
+    def proxy_api_url(self) -> str:
+        """The Service of the proxy's REST API."""
+        return self.cluster.proxy_api
 
 
 def reserved_ports() -> list[int]:

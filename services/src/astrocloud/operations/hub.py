@@ -56,7 +56,7 @@ class HubClient:
         RequestError
             ``hub-refused`` with the hub's own words otherwise.
         """
-        request = urllib.request.Request(  # noqa: S310 - always our own loopback address
+        request = urllib.request.Request(  # noqa: S310 - always our own hub
             f"{self.runtime.hub_api_url}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),

@@ -15,23 +15,23 @@ _DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def status(data: DataFolder) -> dict[str, Any]:
     """Return ``running``, ``url`` and ``parts``: each part's state, ``ok`` or what is the matter."""
-    if not is_running(data):
+    if not data.on_cluster and not is_running(data):
         return {"running": False, "url": None, "parts": {}}
     runtime = Runtime.read(data)
     token = SecretFiles(data.secrets).get("proxy-token").get_secret_value()
     parts = {
-        "hub": _ask(f"http://127.0.0.1:{runtime.hub_port}/hub/health"),
+        "hub": _ask(f"{runtime.hub_url}/hub/health"),
         "proxy": _ask(f"{runtime.proxy_api_url}/api/routes", token=token),
     }
     for name in SERVICES:
-        parts[name] = _ask(f"{runtime.services_url}/services/{name}/ready")
+        parts[name] = _ask(f"{runtime.service_url(name)}/services/{name}/ready")
     return {"running": True, "url": runtime.public_url, "parts": parts}
 
 
 def _ask(address: str, *, token: str | None = None) -> str:
     headers = {"Authorization": f"token {token}"} if token else {}
     try:
-        with _DIRECT.open(urllib.request.Request(address, headers=headers), timeout=5):  # noqa: S310 - loopback
+        with _DIRECT.open(urllib.request.Request(address, headers=headers), timeout=5):  # noqa: S310 - our own parts
             return "ok"
     except urllib.error.HTTPError as err:
         try:

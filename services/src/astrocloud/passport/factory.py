@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from astrocloud.config import Config, CstcloudPassport, EmbeddedPassport, OidcPassport
-from astrocloud.core.database import open_database, sqlite_url, upgrade_database
+from astrocloud.core.database import database_url, open_database, upgrade_database
 from astrocloud.core.layout import PORT_VARIABLE, DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
@@ -201,7 +201,7 @@ def open_directory(
     clock
         Returns the time now; for tests.
     """
-    engine = open_database(sqlite_url(data.databases))
+    engine = open_database(database_url(data, "astrocloud"), owner="passport")
     upgrade_database(engine)
     storage = Storage(engine)
     address = public_url or _public_url(config, data)

@@ -60,12 +60,10 @@ def build_portal(
         return "ok" if state == "ready" else state
 
     secure = runtime.public_url.startswith("https://")
-    bind = "127.0.0.1" if runtime.bind in {"0.0.0.0", "::"} else runtime.bind  # noqa: S104 - compared, not bound
-    host = f"[{bind}]" if ":" in bind else bind
     health = Health(
         checks={
-            "proxy": answers(f"http://{host}:{runtime.port}/services/portal/health"),
-            "passport": answers(f"{runtime.services_url}/services/passport/ready"),
+            "proxy": answers(f"{runtime.proxy_url}/services/portal/health"),
+            "passport": answers(f"{runtime.service_url('passport')}/services/passport/ready"),
             "hub": hub_state,
             "database": database_state,
             f"environment:{menu.environments()[0].id}": environment_state,

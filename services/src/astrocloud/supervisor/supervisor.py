@@ -190,8 +190,7 @@ class Supervisor:
 
     async def _until_ready(self) -> bool:
         """Wait until every part answers through the proxy; `False` when the end comes first."""
-        host = "127.0.0.1" if self._runtime.bind in {"0.0.0.0", "::"} else self._runtime.bind  # noqa: S104
-        base = f"http://[{host}]:{self._runtime.port}" if ":" in host else f"http://{host}:{self._runtime.port}"
+        base = self._runtime.proxy_url
         waiting = [f"{base}/hub/health", f"{base}/services/portal/health", f"{base}/services/passport/health"]
         deadline = time.monotonic() + _READY_WITHIN_S
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:

@@ -73,7 +73,7 @@ def build_vospace(
     )
     executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="vospace")
     door = Door(
-        people=people or PassportPeople(url=runtime.services_url, secret=secrets.get("internal")),
+        people=people or PassportPeople(url=runtime.service_url("passport"), secret=secrets.get("internal")),
         homes=Homes(data.tree, as_root=switches),
         executor=executor,
         settings=settings,

@@ -1,0 +1,131 @@
+"""What is so only on a cluster: where the parts are, and what people's servers are made of.
+
+The Helm chart writes it to ``cluster.yaml`` beside ``astrocloud.yaml``; where there is no such file the platform runs
+on one machine.
+"""
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote, urlencode
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from astrocloud.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from astrocloud.core.layout import DataFolder
+
+SERVICE_PORT: Final = 8080
+"""Where every service listens in its own pod."""
+HUB_PORT: Final = 8081
+"""Where the hub listens in its pod."""
+
+_AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
+
+
+class ClusterBlock(BaseModel):
+    """One block of ``cluster.yaml``: frozen, and no key that is not in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ClusterDatabase(ClusterBlock):
+    """The PostgreSQL that holds the platform's two databases, ``astrocloud`` and ``jupyterhub``."""
+
+    host: str
+    """Its name or address."""
+    port: int = 5432
+    """Its port."""
+    user: str = "astrocloud"
+    """The account there."""
+    sslmode: Literal["disable", "require", "verify-ca", "verify-full"] = "verify-full"
+    """How its certificate is checked, in libpq's words."""
+
+
+class ClusterServers(ClusterBlock):
+    """What people's servers are made of."""
+
+    namespace_prefix: str = "astro-"
+    """What the names of people's namespaces begin with."""
+    tree_claim: str = ""
+    """The claim of the file tree, in the platform's own namespace."""
+    node_selector: dict[str, str] = {}
+    """Labels that their nodes have."""
+    tolerations: list[dict[str, Any]] = []
+    """Taints that they bear."""
+    image_pull_secrets: list[dict[str, str]] = []
+    """Sign-ins to registries, by their names in the platform's namespace."""
+    priority_class: str = ""
+    """Their priority class, if there is one."""
+    environments: dict[str, str] = {}
+    """The id of an environment -> its image, best by digest."""
+
+
+class Cluster(ClusterBlock):
+    """The whole file."""
+
+    release: str
+    """The name of the Helm release."""
+    namespace: str
+    """The namespace of the platform's own parts."""
+    public_url: str
+    """The platform's address as people type it, without a final slash."""
+    proxy: str
+    """The proxy as other parts reach it."""
+    proxy_api: str
+    """The proxy's REST API."""
+    hub: str
+    """The hub."""
+    services: dict[str, str]
+    """The name of a service -> where it is."""
+    database: ClusterDatabase
+    """The database."""
+    servers: ClusterServers = Field(default=ClusterServers())
+    """People's servers."""
+
+
+def read_cluster(data: "DataFolder") -> Cluster | None:
+    """Return what the chart wrote for this part, `None` on one machine.
+
+    Raises
+    ------
+    ConfigError
+        ``config-yaml`` or ``config-value`` when the file is not what this version of the platform reads.
+    """
+    path = data.cluster_file
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except yaml.YAMLError as err:
+        raise ConfigError("config-yaml", file=str(path), where="somewhere") from err
+    try:
+        return Cluster.model_validate(document)
+    except ValidationError as err:
+        fault = err.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise ConfigError("config-value", file=str(path), key=key or "(top level)", reason=fault["msg"]) from None
+
+
+def postgresql_url(database: ClusterDatabase, name: str, *, passwords: "Path", authority: "Path") -> str:
+    """Return the address of the database `name`, without a password: libpq reads that from the file `passwords`.
+
+    Parameters
+    ----------
+    authority
+        The certificate that the server's is checked by, where there is such a file; else those that the machine trusts.
+    """
+    options = {
+        "passfile": str(passwords),
+        "sslmode": database.sslmode,
+        "connect_timeout": "10",
+        "application_name": f"astrocloud-{name}",
+        # A part that hangs in a transaction would keep all others from theirs.
+        "options": "-c idle_in_transaction_session_timeout=60s",
+    }
+    if database.sslmode.startswith("verify"):
+        options["sslrootcert"] = str(authority) if authority.exists() else _AUTHORITIES
+    host = f"[{database.host}]" if ":" in database.host else database.host
+    return f"postgresql+psycopg://{quote(database.user)}@{host}:{database.port}/{name}?{urlencode(options)}"
