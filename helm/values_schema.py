@@ -120,7 +120,7 @@ class BundledDatabase(Placed):
     """A PostgreSQL of the chart's own: one replica on one volume."""
 
     image: Image
-    """A PostgreSQL image that takes the variables of the official one."""
+    """Its image: Debian's PostgreSQL 15 with the platform's two databases."""
     size: Quantity = "10Gi"
     """The size of its volume."""
     storageClassName: str | None = None
@@ -139,7 +139,8 @@ class ExternalDatabase(Block):
     user: str = "astrocloud"
     """The account there; it owns the two databases."""
     passwordSecret: str = ""
-    """A Secret with the key ``database-password``."""
+    """A Secret with the key ``database-password`` and, where its certificate is from nobody whom everybody knows, the
+    authority's as ``database-ca``."""
     sslmode: Literal["require", "verify-ca", "verify-full", "disable"] = "verify-full"
     """How its certificate is checked."""
 

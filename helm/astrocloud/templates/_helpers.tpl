@@ -53,13 +53,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "astrocloud.database" -}}
 {{- $db := .Values.database -}}
 {{- if eq $db.kind "bundled" -}}
-kind: postgresql
 host: {{ include "astrocloud.fullname" . }}-database
 port: 5432
 user: astrocloud
 sslmode: disable
 {{- else -}}
-kind: postgresql
 host: {{ required "database.external.host: the name or address of your PostgreSQL" $db.external.host | quote }}
 port: {{ $db.external.port }}
 user: {{ $db.external.user | quote }}
@@ -75,14 +73,30 @@ sslmode: {{ $db.external.sslmode }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Pod Security "restricted", for the pod and for a container. */}}
+{{- /* Pod Security "restricted", for the pod and for a container. The one exception is what owns files as people. */}}
 {{- define "astrocloud.podSecurity" -}}
+{{- if eq .part "vospace" -}}
+runAsNonRoot: false
+runAsUser: 0
+runAsGroup: 0
+# No fsGroup: Kubernetes would give the whole tree to it.
+seccompProfile: {type: RuntimeDefault}
+{{- else -}}
 runAsNonRoot: true
 runAsUser: {{ .uid | default 1000 }}
 runAsGroup: {{ .uid | default 1000 }}
 fsGroup: {{ .uid | default 1000 }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+{{- end -}}
+
+{{- /* VOSpace acts as the person who asks (SETUID, SETGID), makes homes and gives them away (CHOWN, FOWNER, FSETID) and
+     counts what is in them (DAC_OVERRIDE). It is all within Pod Security "baseline". */}}
+{{- define "astrocloud.treeSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL], add: [CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID]}
 {{- end -}}
 
 {{- define "astrocloud.containerSecurity" -}}
@@ -134,8 +148,9 @@ securityContext:
 
 {{- /* The data folder as the platform's own programs know it from one machine. */}}
 {{- define "astrocloud.dataEnv" -}}
-- name: ASTROCLOUD_DATA
-  value: /srv/astrocloud
+- {name: ASTROCLOUD_DATA, value: /srv/astrocloud}
+# A pod each: no page has to say that people are not kept apart.
+- {name: ASTROCLOUD_KEPT_APART, value: "1"}
 {{- end -}}
 
 {{- define "astrocloud.dataMounts" -}}
@@ -162,6 +177,11 @@ securityContext:
       - secret:
           name: {{ include "astrocloud.databaseSecret" . }}
           items: [{key: database-password, path: database-password}]
+      - secret:
+          name: {{ include "astrocloud.databaseSecret" . }}
+          # The authority that the server's certificate is checked by, if it is not one that everybody knows.
+          items: [{key: database-ca, path: database-ca}]
+          optional: true
       {{- end }}
 {{- end -}}
 

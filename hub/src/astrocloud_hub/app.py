@@ -8,11 +8,12 @@ import structlog
 from jupyterhub.app import JupyterHub
 from sqlalchemy import event
 from tornado.ioloop import PeriodicCallback
-from traitlets import Integer, default
+from traitlets import Bool, Integer, default
 
 from astrocloud_hub.bodies import LimitedApplication
 from astrocloud_hub.caretaker import Caretaker
 from astrocloud_hub.pages import AdminHandler, log_request, with_platform
+from astrocloud_hub.routes import RouteKeeper
 
 _log = structlog.get_logger()
 
@@ -23,6 +24,9 @@ class AstrocloudHub(JupyterHub):
     name = "jupyterhub"
 
     idle_timeout_s = Integer(86400, help="A server without activity for so long is stopped, in seconds; 0: never.").tag(
+        config=True
+    )
+    keep_routes = Bool(False, help="Whether a proxy that lost its routes gets them back from here at once.").tag(
         config=True
     )
     care_interval_s = Integer(10, help="How often servers are looked after, in seconds.").tag(config=True)
@@ -93,6 +97,13 @@ class AstrocloudHub(JupyterHub):
 
         self._care = PeriodicCallback(care, self.care_interval_s * 1000)
         self._care.start()
+        if self.keep_routes:
+            keeper = RouteKeeper(
+                api_url=self.proxy.api_url,
+                token=self.proxy.auth_token,
+                restore=lambda: self.proxy.check_routes(self.users, self._service_map),
+            )
+            self._keeping_routes = asyncio.create_task(keeper.keep())
 
 
 def _without_sessions(record: logging.LogRecord) -> bool:

@@ -10,7 +10,7 @@ from traitlets.config import Config as HubConfig
 from astrocloud.config import Config, CstcloudPassport, OidcPassport, load_config
 from astrocloud.core.database import database_url
 from astrocloud.core.layout import DataFolder
-from astrocloud.core.runtime import CUSTOM_SCOPES, Runtime
+from astrocloud.core.runtime import CUSTOM_SCOPES, ClusterRuntime, Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud_hub.authenticators.cstcloud import CstcloudAuthenticator
 from astrocloud_hub.authenticators.directory import Directory
@@ -86,7 +86,8 @@ def _addresses(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
         "/user/": runtime.hub_url,
         "/": runtime.service_url("portal"),
     }
-    # The supervisor tells the hub of a new proxy; this is for a route that got lost otherwise.
+    # On one machine the supervisor tells the hub of a new proxy; the check is for a route that got lost otherwise.
+    c.AstrocloudHub.keep_routes = isinstance(runtime, ClusterRuntime)
     c.JupyterHub.proxy_check_interval = 60
     # Servers, and the proxy, outlive a restart of the hub.
     c.JupyterHub.cleanup_servers = False

@@ -103,6 +103,8 @@ def _portal(context: Context) -> Service:
 def _vospace(context: Context) -> Service:
     from astrocloud.vospace.factory import build_vospace
 
+    if context.data.on_cluster:
+        context.data.make_tree()
     return build_vospace(
         config=context.config,
         runtime=context.runtime,

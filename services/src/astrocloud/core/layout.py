@@ -1,5 +1,6 @@
 """Where things are: the data folder, and the files that come with the project."""
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -111,15 +112,29 @@ class DataFolder:
                 private.mkdir(mode=0o700, exist_ok=True)
                 private.chmod(0o700)
             if not self.on_cluster:
-                for shared in (self.tree, self.environments):
-                    _make_folder(shared, 0o755)
-                for top in TREE_TOPS:
-                    _make_folder(self.tree / top, 0o755)
+                _make_folder(self.environments, 0o755)
+                self.make_tree()
             probe = self.root / ".write-probe"
             probe.touch()
             probe.unlink()
         except OSError as err:
             raise StartError("data-folder", folder=str(self.root), reason=err.strerror or str(err)) from err
+
+    def make_tree(self) -> None:
+        """Make the folders at the top of the file tree, in which nobody but the platform makes others.
+
+        Raises
+        ------
+        OSError
+            If one cannot be made.
+        """
+        _make_folder(self.tree, 0o755)
+        if self.on_cluster:
+            # Provisioners of shared folders let everybody write; what it lies on may already be as it should.
+            with contextlib.suppress(PermissionError):
+                self.tree.chmod(0o755)
+        for top in TREE_TOPS:
+            _make_folder(self.tree / top, 0o755)
 
 
 def _make_folder(path: Path, mode: int) -> None:
