@@ -61,6 +61,26 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "Open a copy",
         "zh": "打开副本",
     },
+    "files.share": {
+        "en": "Share…",
+        "zh": "共享…",
+    },
+    "files.copy-address": {
+        "en": "Copy VOSpace Address",
+        "zh": "复制 VOSpace 地址",
+    },
+    "files.copied": {
+        "en": "Copied: {address}",
+        "zh": "已复制：{address}",
+    },
+    "files.copied-several": {
+        "en": "Copied {count} VOSpace addresses, one a line.",
+        "zh": "已复制 {count} 个 VOSpace 地址，每行一个。",
+    },
+    "files.not-copied": {
+        "en": "The browser did not let the address be copied. Mark it here and copy it by hand:",
+        "zh": "浏览器不允许复制地址。请在此选中并手动复制：",
+    },
     "kernel.no-debugger": {
         "en": "There is no debugger here: it would be open to everybody's programs on this machine. Use %debug or "
         "breakpoint() in a cell.",

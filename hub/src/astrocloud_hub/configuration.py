@@ -66,7 +66,7 @@ def hub_config(config: Config, runtime: Runtime, secrets: SecretFiles, data: Dat
     _storage(c, secrets, data)
     _access(c, runtime, secrets)
     _sign_in(c, config, runtime, secrets)
-    _servers(c, config, data)
+    _servers(c, config, runtime, data)
     _pages(c, config, runtime)
     return c
 
@@ -171,7 +171,7 @@ def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFile
     c.Authenticator.refresh_pre_spawn = True
 
 
-def _servers(c: HubConfig, config: Config, data: DataFolder) -> None:
+def _servers(c: HubConfig, config: Config, runtime: Runtime, data: DataFolder) -> None:
     c.JupyterHub.spawner_class = LocalSpawner
     c.LocalSpawner.data_folder = str(data.root)
     c.LocalSpawner.environment_source = LocalEnvironments(config=config, data=data)
@@ -179,6 +179,11 @@ def _servers(c: HubConfig, config: Config, data: DataFolder) -> None:
     c.LocalSpawner.ready_timeout_s = config.servers.start_timeout_s
     # Nothing of the hub's own environment goes to a server.
     c.Spawner.env_keep = []
+    # Where a person's files are by VOSpace: how they are called, and how a notebook reaches them past the proxy.
+    c.Spawner.environment = {
+        "ASTROCLOUD_VOSPACE": f"{config.vospace.authority}~vospace",
+        "ASTROCLOUD_VOSPACE_URL": f"{runtime.services_url}/services/vospace",
+    }
     # A server believes the hub about a token for so long, in seconds; stock is 300.
     c.Spawner.args = ["--HubAuth.cache_max_age=20"]
     # Making an environment counts as part of a start and has limits of its own.
