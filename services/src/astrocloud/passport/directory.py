@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from astrocloud.passport.errors import PersonUnknown
 from astrocloud.passport.models import Identity, Person
 
 if TYPE_CHECKING:
@@ -140,6 +141,20 @@ class Directory:
             else:
                 invite = self._link_address(self._accounts.make_link(username, "invite"))
         return Added(username=person.username, uid=person.uid, invite=invite)
+
+    def ensure(self, username: str, *, password: str | None) -> Entry:
+        """Return the account `username`, added with `password` if it is not there; one that is there stays as it is.
+
+        Raises
+        ------
+        PassportError
+            When the username is refused, or was somebody's who has been removed.
+        """
+        try:
+            return self.get(username)
+        except PersonUnknown:
+            self.add(username, password=password)
+            return self.get(username)
 
     def get(self, username: str) -> Entry:
         """Return one person. Raises `PassportError` (``person-unknown``)."""
