@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.platform import free_port
+
 COMMAND = [sys.executable, "-m", "astrocloud.cli"]
 
 
@@ -59,7 +61,15 @@ class TestSentences:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = str(server.getsockname()[1])
             sentence = command.refused("up", says=port, ASTROCLOUD_PORT=port)
+            other = command.refused("up", says=port, ASTROCLOUD_PORT=str(free_port()), ASTROCLOUD_BYTES_PORT=port)
         assert "in use" in sentence
+        assert "in use" in other
+        assert "ASTROCLOUD_BYTES_PORT" in other
+
+    @pytest.mark.parametrize("port", ["0", "65536", "http", "9" * 400, "18765"])
+    def test_a_bad_port_for_bytes(self, command: Command, port: str):
+        says = "ASTROCLOUD_BYTES_PORT"
+        command.refused("up", says=says, ASTROCLOUD_PORT="18765", ASTROCLOUD_BYTES_PORT=port)
 
     @pytest.mark.parametrize("bind", ["203.0.113.7", "no-such-host.invalid", "a" * 80])
     def test_an_address_that_is_not_this_machines(self, command: Command, bind: str):

@@ -144,6 +144,24 @@ class TestAddresses:
     def test_the_public_address_is_what_people_type(self, data: DataFolder, bind: str, public_url: str, shown: str):
         assert self.choose(data, bind=bind, public_url=public_url).public_url == shown
 
+    @pytest.mark.parametrize(
+        ("changes", "bytes_url"),
+        [
+            ({}, "http://127.0.0.1:8001"),
+            ({"bind": "::1"}, "http://[::1]:8001"),
+            ({"certificate": "c", "key": "k"}, "https://127.0.0.1:8001"),
+            ({"public_url": "http://astro.example.org:8000/"}, "http://astro.example.org:8001"),
+            # Behind a web server nobody knows whether the other port can be reached.
+            ({"public_url": "https://astro.example.org"}, ""),
+            ({"public_url": "https://astro.example.org:8000"}, ""),
+            ({"bytes_port": 0}, ""),
+        ],
+    )
+    def test_bytes_have_an_address_where_the_platform_itself_is_reached(
+        self, data: DataFolder, changes: dict, bytes_url: str
+    ):
+        assert self.choose(data, **{"bytes_port": 8001, **changes}).bytes_url == bytes_url
+
     def test_internal_ports_are_kept_so_that_servers_find_the_hub_again(self, data: DataFolder):
         first = self.choose(data)
         assert len({first.port, first.proxy_api_port, first.hub_port, first.services_port}) == 4

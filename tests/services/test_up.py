@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import urllib.error
@@ -293,12 +294,26 @@ def test_the_setup_link_is_printed_until_somebody_has_an_account(tmp_path: Path)
         assert link.startswith(running.url)
         assert ask(running, link.removeprefix(running.url))[0] == 200
         running.add("ada", "a long enough password", "--admin")
-        first = {name: json.loads((running.data / "run/runtime.json").read_text())[name] for name in ("hub_port",)}
+        first = json.loads((running.data / "run/runtime.json").read_text())
         assert running.stop() == 0
         running.start()
         wait_until(lambda: running.run("status").returncode == 0, within_s=30, what="every part to be well")
         assert "/services/passport/" not in running.output
-        assert json.loads((running.data / "run/runtime.json").read_text())["hub_port"] == first["hub_port"]
+        second = json.loads((running.data / "run/runtime.json").read_text())
+        assert [second[name] for name in ("hub_port", "bytes_port")] == [first["hub_port"], first["bytes_port"]]
+
+
+def test_nobody_gets_the_port_of_bytes_while_the_services_start_anew(tmp_path: Path):
+    port = free_port()
+    with running_platform(tmp_path, config=LEAN, ASTROCLOUD_BYTES_PORT=str(port)) as running:
+        os.kill(running.part("services"), signal.SIGKILL)
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+        # Whoever asks meanwhile is answered when they are back.
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/services/vospace/files/home/ada/f", timeout=60)
+        with refused.value as answer:
+            assert answer.code == 403
 
 
 def test_it_speaks_the_language_of_the_terminal(tmp_path: Path):

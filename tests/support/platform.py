@@ -48,11 +48,12 @@ class Platform:
     port: int
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -148,7 +149,8 @@ def running_platform(folder: Path, *, config: dict[str, Any] | None = None, **en
     shared = Path(os.environ.get("ASTROCLOUD_TEST_CACHE") or REPOSITORY / ".cache" / "environments")
     document: dict[str, Any] = {"environments": {"store": str(shared)}, **(config or {})}
     (data / "astrocloud.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-    platform = Platform(data=data, port=free_port(), environment=environment)
+    scheme = "https" if "tls" in document else "http"
+    platform = Platform(data=data, port=free_port(), environment=environment, scheme=scheme)
     try:
         platform.start()
         yield platform

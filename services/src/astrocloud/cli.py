@@ -20,11 +20,14 @@ from astrocloud import __version__
 from astrocloud.config import Config, json_schema, load_config
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError, StartError
-from astrocloud.core.layout import DataFolder
+from astrocloud.core.layout import BYTES_SOCKET_VARIABLE, DataFolder
 from astrocloud.core.runtime import SERVICES
 from astrocloud.core.secrets import SecretFiles
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
+    from astrocloud.core.runtime import Runtime
     from astrocloud.passport.factory import Directory
 
 USAGE_ERROR = 2
@@ -82,17 +85,39 @@ def _serve(options: argparse.Namespace) -> int:
     config = _configuration(data)
     configure_logs(level=config.logging.level, part="services")
     names = list(SERVICES) if options.name == "all" else [options.name]
-    app, runtime = build_platform(names, config=config, data=data)
+    platform = build_platform(names, config=config, data=data)
+    runtime = platform.runtime
 
     async def serve() -> None:
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2)
+        runner = web.AppRunner(platform.app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
         await web.TCPSite(runner, runtime.listen or None, runtime.services_port, reuse_address=True).start()
+        around = await _serve_bytes(platform.direct, runtime)
         await _until_signal()
+        if around is not None:
+            await around.cleanup()
         await runner.cleanup()
 
     asyncio.run(serve())
     return 0
+
+
+async def _serve_bytes(direct: "web.Application", runtime: "Runtime") -> "web.AppRunner | None":
+    """Answer for bytes at the socket that the supervisor gave, if it did."""
+    import socket
+
+    from aiohttp import web
+
+    from astrocloud.core.tls import Certificate
+
+    given = os.environ.get(BYTES_SOCKET_VARIABLE)
+    if not given:
+        return None
+    runner = web.AppRunner(direct, access_log=None, handle_signals=False, shutdown_timeout=2)
+    await runner.setup()
+    context = Certificate(Path(runtime.certificate), Path(runtime.key)).context() if runtime.certificate else None
+    await web.SockSite(runner, socket.socket(fileno=int(given)), ssl_context=context).start()
+    return runner
 
 
 async def _until_signal() -> None:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import (
     AnyHttpUrl,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -155,6 +156,46 @@ class OidcPassport(SignUpBlock):
 Passport = Annotated[EmbeddedPassport | CstcloudPassport | OidcPassport, Field(discriminator="kind")]
 
 
+class NoTls(Block):
+    """Plain HTTP: on this machine alone, or behind a web server that has TLS."""
+
+    kind: Literal["none"] = "none"
+    """Plain HTTP."""
+
+
+class TlsFiles(Block):
+    """HTTPS with a certificate in files."""
+
+    kind: Literal["files"]
+    """A certificate in files."""
+    certificate: Path
+    """The certificate and those between it and its authority, in this order, as PEM."""
+    key: Path
+    """Its private key as PEM, without a password."""
+    redirect_port: int = Field(default=0, ge=0, le=65535)
+    """A port, such as 80, whose plain HTTP is sent on to HTTPS; 0: none."""
+
+
+class SelfSignedTls(Block):
+    """HTTPS with a certificate that the platform makes: programs and browsers must be told to trust it."""
+
+    kind: Literal["self-signed"]
+    """A certificate of the platform's own."""
+    names: tuple[str, ...] = ()
+    """Names and addresses that it is good for besides this machine's own and that of `public_url`."""
+    redirect_port: int = Field(default=0, ge=0, le=65535)
+    """A port, such as 80, whose plain HTTP is sent on to HTTPS; 0: none."""
+
+
+def _tls_block(value: object) -> object:
+    """Let ``tls: self-signed`` stand for ``tls: {kind: self-signed}``."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+TlsBlock = Annotated[NoTls | TlsFiles | SelfSignedTls, Field(discriminator="kind")]
+Tls = Annotated[TlsBlock, BeforeValidator(_tls_block, json_schema_input_type=TlsBlock | Literal["none", "self-signed"])]
+
+
 class People(Block):
     """The directory of people."""
 
@@ -215,7 +256,10 @@ class Vospace(Block):
     scan_interval_s: int = Field(default=6 * 3600, ge=60)
     """How long the walk that counts what notebooks wrote rests between two rounds, in seconds."""
     bytes_url: AnyHttpUrl | None = None
-    """Where pre-authorised addresses of bytes begin, when they have a way around the platform's proxy."""
+    """The address at which clients reach the way of bytes around the platform's proxy, when a web server or a firewall
+    stands before it; by default the platform's own, unless `public_url` is another server's."""
+    redirect_from_bytes: int = Field(default=8 * 2**20, ge=0)
+    """A file of so many bytes or more, asked for through the proxy, is sent for by a redirect around it."""
     transfer_networks: tuple[str, ...] = ()
     """Private networks (as ``10.1.0.0/16``) that transfers may reach; public addresses always may be."""
 
@@ -236,6 +280,8 @@ class Config(Block):
     """The language of people whose browser asks for neither of the two."""
     name: LocalizedText = LocalizedText(en="Astrocloud", zh="天文云")
     """What this platform is called on its pages."""
+    tls: Tls = NoTls()
+    """Whether the platform itself speaks HTTPS, on one machine: ``none``, ``self-signed``, or a block with ``kind``."""
     passport: Passport = EmbeddedPassport()
     """How people sign in."""
     people: People = People()
@@ -262,6 +308,20 @@ class Config(Block):
             raise ValueError(msg)
         return value
 
+    @model_validator(mode="after")
+    def _public_url_fits_tls(self) -> "Config":
+        if not isinstance(self.tls, NoTls) and self.public_url is not None and self.public_url.scheme != "https":
+            msg = "public_url begins with http:// but tls is on; write https://, or tls: none"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _canary_can_sign_in(self) -> "Config":
+        if self.canary.every_s and not isinstance(self.passport, EmbeddedPassport):
+            msg = "canary.every_s needs the embedded passport; with another one run `astrocloud canary` from a timer"
+            raise ValueError(msg)
+        return self
+
     def secret_sources(self) -> list[SecretSource]:
         """Return where the secrets are that this configuration names."""
         return _secret_sources(self)
@@ -274,8 +334,8 @@ def _secret_sources(block: BaseModel) -> list[SecretSource]:
     return [source for value in values if isinstance(value, BaseModel) for source in _secret_sources(value)]
 
 
-_TAGS: Final = ("embedded", "cstcloud", "oidc")
-"""The values of `kind` by which a passport's block is told from the others."""
+_TAGS: Final = {"passport": ("embedded", "cstcloud", "oidc"), "tls": ("none", "files", "self-signed")}
+"""The values of `kind` by which a block is told from the others that may stand in its place."""
 
 
 def load_config(path: Path | None) -> Config:
@@ -334,7 +394,8 @@ def parse_config(document: dict[str, Any], *, source: str) -> Config:
 
 def _refusal(fault: "ErrorDetails", *, source: str) -> ConfigError:
     names = [str(part) for part in fault["loc"]]
-    tagged = names[:1] == ["passport"] and set(names[1:2]) <= set(_TAGS)
+    tags = _TAGS.get(names[0], ()) if names else ()
+    tagged = set(names[1:2]) <= {*tags}
     where = ".".join([*names[:1], *names[2:]] if tagged else names)
     if fault["type"] == "extra_forbidden":
         known = _known_keys(names[:-1])
@@ -342,7 +403,7 @@ def _refusal(fault: "ErrorDetails", *, source: str) -> ConfigError:
             "config-key", file=source, key=where, nearest=_nearest(names[-1], known), allowed=", ".join(sorted(known))
         )
     if fault["type"] == "union_tag_not_found":
-        where, reason = f"{where}.kind", f"it is missing; allowed: {', '.join(_TAGS)}"
+        where, reason = f"{where}.kind", f"it is missing; allowed: {', '.join(tags)}"
     else:
         # pydantic's own sentence says what is allowed.
         reason = fault["msg"].removeprefix("Value error, ") + _value(fault)

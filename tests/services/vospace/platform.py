@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from astrocloud.core.database import open_database, sqlite_url, upgrade_database
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
-from astrocloud.core.web import Service, build_app
+from astrocloud.core.web import Service, build_app, build_direct_app
 from astrocloud.vospace.factory import build_vospace
 from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.models import Person
@@ -165,13 +165,15 @@ class Space:
     service: Service | None = None
     data: DataFolder | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    around: str = ""
+    """Where bytes have a way of their own."""
 
     @property
     def base(self) -> str:
         return f"{self.url}/services/vospace"
 
     def as_(self, who: str | None) -> "Space":
-        return Space(self.url, self.root, self.session, who, self.service, self.data, self.extra)
+        return replace(self, who=who)
 
     async def __call__(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **kwargs: Any
@@ -233,9 +235,16 @@ _empty_database: list[bytes] = []
 
 @asynccontextmanager
 async def running(
-    folder: Path, config: Mapping[str, Any] | None = None, *, tls: ssl.SSLContext | None = None
+    folder: Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    way_around: bool = False,
 ) -> AsyncIterator[Space]:
-    """Run a service whose data is in `folder`, over HTTPS with the server's context `tls`."""
+    """Run a service whose data is in `folder`, over HTTPS with the server's context `tls`.
+
+    With `way_around` bytes have a port of their own, as they do on one machine.
+    """
     data = DataFolder(folder)
     data.make()
     settings: Config = parse_config(dict(config or {}), source="test")
@@ -252,7 +261,10 @@ async def running(
     listening.bind(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     public = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
-    runtime = Runtime("127.0.0.1", port, public, 0, 0, port)
+    beside = socket.socket()
+    beside.bind(("127.0.0.1", 0))
+    around = public.replace(str(port), str(beside.getsockname()[1])) if way_around else ""
+    runtime = Runtime("127.0.0.1", port, public, 0, 0, port, bytes_url=around)
     service = build_vospace(
         config=settings,
         runtime=runtime,
@@ -266,12 +278,16 @@ async def running(
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     await web.SockSite(runner, listening, ssl_context=tls).start()
+    direct = web.AppRunner(build_direct_app([service], config=settings), shutdown_timeout=1)
+    await direct.setup()
+    await web.SockSite(direct, beside, ssl_context=tls).start()
     timeout = aiohttp.ClientTimeout(total=60)
     connector = aiohttp.TCPConnector(ssl=tls is None)  # the test's own certificate is signed by nobody
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, connector=connector) as session:
         try:
-            yield Space(runtime.public_url, data.tree, session, service=service, data=data)
+            yield Space(runtime.public_url, data.tree, session, service=service, data=data, around=around)
         finally:
             await session.close()
+            await direct.cleanup()
             await runner.cleanup()
             engine.dispose()

@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from astrocloud.core.errors import RequestError
-from astrocloud.core.web import LOGINS, PRINCIPAL, read_form, safe_next, service_of, wants_page
+from astrocloud.core.web import BY_COOKIE, LOGINS, PRINCIPAL, read_form, safe_next, service_of, wants_page
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubOAuth
@@ -214,9 +214,13 @@ class HubLogin:
 
 
 async def current(request: web.Request) -> Principal | None:
-    """Return who sends `request`, if anybody is signed in, and keep it for the page."""
+    """Return who sends `request`, if anybody is signed in, and keep it for the page.
+
+    Where only bytes are served (`build_direct_app`) a cookie signs nobody in.
+    """
     login = request.app[LOGINS][service_of(request)]
-    principal = await login.principal(request)
+    by_token = "Authorization" in request.headers
+    principal = await login.principal(request) if by_token or request.app.get(BY_COOKIE, True) else None
     request[PRINCIPAL] = principal
     return principal
 

@@ -10,7 +10,7 @@ import os
 import random
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -49,6 +49,19 @@ class Runtime:
     """Where the hub listens, on loopback."""
     services_port: int
     """Where the services listen, on loopback."""
+    bytes_port: int = field(default=0, kw_only=True)
+    """The port of the way for bytes around the proxy, at `bind`; 0: there is none."""
+    bytes_url: str = field(default="", kw_only=True)
+    """That way's address as clients reach it, without a final slash; empty: they do not, or there is none."""
+    certificate: str = field(default="", kw_only=True)
+    """The file of the certificate with which the platform itself speaks HTTPS; empty: it speaks plain HTTP."""
+    key: str = field(default="", kw_only=True)
+    """The file of its private key."""
+
+    @property
+    def scheme(self) -> str:
+        """What the platform itself speaks at `port`: ``http`` or ``https``."""
+        return "https" if self.certificate else "http"
 
     @property
     def listen(self) -> str:
@@ -77,8 +90,7 @@ class Runtime:
     @property
     def proxy_url(self) -> str:
         """The proxy, called directly."""
-        bind = "127.0.0.1" if self.bind in {"0.0.0.0", "::"} else self.bind  # noqa: S104 - compared, not bound
-        return f"http://[{bind}]:{self.port}" if ":" in bind else f"http://{bind}:{self.port}"
+        return f"{self.scheme}://{_shown(self.bind)}:{self.port}"
 
     @property
     def proxy_api_url(self) -> str:
@@ -102,7 +114,17 @@ class Runtime:
         return Runtime(**json.loads((data.run / "runtime.json").read_text(encoding="utf-8")))
 
     @classmethod
-    def choose(cls, data: DataFolder, *, bind: str, port: int, public_url: str | None) -> "Runtime":
+    def choose(
+        cls,
+        data: DataFolder,
+        *,
+        bind: str,
+        port: int,
+        public_url: str | None,
+        bytes_port: int = 0,
+        certificate: str = "",
+        key: str = "",
+    ) -> "Runtime":
         """Return and write the addresses to use, keeping earlier internal ports where they are still free."""
         try:
             before = cls.read(data)
@@ -115,9 +137,18 @@ class Runtime:
             candidates = [] if reserved and wanted not in reserved else [wanted]
             candidates += random.sample(reserved, min(len(reserved), 50))
             chosen.append(_free_port([*candidates, 0, 0, 0, 0], taken={port, *chosen}))
-        host = f"[{bind}]" if ":" in bind else bind
-        shown = "127.0.0.1" if bind in {"0.0.0.0", "::"} else host  # noqa: S104
-        runtime = cls(bind, port, (public_url or f"http://{shown}:{port}").rstrip("/"), *chosen)
+        scheme = "https" if certificate else "http"
+        public_url = (public_url or f"{scheme}://{_shown(bind)}:{port}").rstrip("/")
+        runtime = cls(
+            bind,
+            port,
+            public_url,
+            *chosen,
+            bytes_port=bytes_port,
+            bytes_url=_bytes_url(public_url, scheme=scheme, port=port, bytes_port=bytes_port),
+            certificate=certificate,
+            key=key,
+        )
         write_json(data.run / "runtime.json", asdict(runtime))
         return runtime
 
@@ -156,6 +187,34 @@ class ClusterRuntime(Runtime):
     def proxy_api_url(self) -> str:
         """The Service of the proxy's REST API."""
         return self.cluster.proxy_api
+
+
+def _shown(bind: str) -> str:
+    """Return how the address `bind` stands in a URL of this machine."""
+    if bind in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not listened on
+        return "127.0.0.1"
+    return f"[{bind}]" if ":" in bind else bind
+
+
+def _bytes_url(public_url: str, *, scheme: str, port: int, bytes_port: int) -> str:
+    """Return where clients reach `bytes_port` who reach the platform at `public_url`; empty when that is not known.
+
+    Who comes to another port or by another scheme comes by a web server, which knows nothing of this way.
+    """
+    public = urlsplit(public_url)
+    if not bytes_port or (public.scheme, public.port) != (scheme, port):
+        return ""
+    host = public.hostname or ""
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{bytes_port}"
+
+
+def kept_bytes_port(data: DataFolder) -> int:
+    """Return the port that bytes had at the last start, 0 for none."""
+    try:
+        port = Runtime.read(data).bytes_port
+    except (OSError, ValueError, TypeError):
+        return 0
+    return port if isinstance(port, int) else 0
 
 
 def reserved_ports() -> list[int]:

@@ -39,6 +39,7 @@ BODY_LIMIT_BYTES: Final = 256 * 1024
 """The largest body of a form or a JSON document; services that take files read them as streams instead."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_PREAUTHORISED: Final = re.compile(r"preauth:[^/]*")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _CSP: Final = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; "
@@ -73,6 +74,8 @@ class Service:
     """The folder of its page templates."""
     health: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     """State of what it depends on: part -> ``ok`` or a code; anything but ``ok`` makes it not ready."""
+    direct: Sequence[web.AbstractRouteDef] = ()
+    """Routes that are also served around the proxy, at the platform's address for bytes."""
     background: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     """Coroutines that run as long as the platform does; cancelled at its end."""
 
@@ -85,23 +88,18 @@ NAMES: Final = web.AppKey("names", frozenset[str])
 CONFIG: Final = web.AppKey("config", object)
 PUBLIC_URL: Final = web.AppKey("public_url", str)
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
+BY_COOKIE: Final = web.AppKey("by_cookie", bool)
+"""Whether browsers can be signed in: not where only bytes are served, and no cookie counts there."""
 
 
 def build_app(services: Sequence[Service], *, config: "Config", public_url: str = "") -> web.Application:
     """Return the application that answers for `services` at `public_url`."""
-    middlewares = [_with_request_context, _with_errors, _at_public_address]
-    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT_BYTES)
-    app[CONFIG] = config
-    app[PUBLIC_URL] = public_url
-    app[NAMES] = frozenset(service.name for service in services)
-    app[LOGINS] = {service.name: service.login for service in services if service.login}
-    app[TEMPLATES] = _template_environment([s.templates for s in services if s.templates])
+    app = _bare_app(services, config=config, public_url=public_url, by_cookie=True)
     for service in services:
         app.router.add_routes(list(service.routes))
         if service.login:
             app.router.add_routes(list(service.login.routes()))
         app.router.add_routes(_operations(service))
-    app.on_response_prepare.append(_add_headers)
 
     async def _background(_app: web.Application) -> Any:
         tasks = [asyncio.create_task(_keep_running(work)) for s in services for work in s.background]
@@ -111,6 +109,27 @@ def build_app(services: Sequence[Service], *, config: "Config", public_url: str 
         await asyncio.gather(*tasks, return_exceptions=True)
 
     app.cleanup_ctx.append(_background)
+    return app
+
+
+def build_direct_app(services: Sequence[Service], *, config: "Config", public_url: str = "") -> web.Application:
+    """Return the application that answers beside `build_app`'s, around the proxy: bytes, and no cookie counts."""
+    app = _bare_app(services, config=config, public_url=public_url, by_cookie=False)
+    for service in services:
+        app.router.add_routes(list(service.direct))
+    return app
+
+
+def _bare_app(services: Sequence[Service], *, config: "Config", public_url: str, by_cookie: bool) -> web.Application:
+    middlewares = [_with_request_context, _with_errors, *([_at_public_address] if by_cookie else [])]
+    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT_BYTES)
+    app[CONFIG] = config
+    app[PUBLIC_URL] = public_url
+    app[BY_COOKIE] = by_cookie
+    app[NAMES] = frozenset(service.name for service in services)
+    app[LOGINS] = {service.name: service.login for service in services if service.login}
+    app[TEMPLATES] = _template_environment([s.templates for s in services if s.templates])
+    app.on_response_prepare.append(_add_headers)
     return app
 
 
@@ -155,6 +174,15 @@ def service_of(request: web.Request) -> str:
     return parts[2] if len(parts) > 2 and parts[1] == "services" else "portal"
 
 
+def logged_path(request: web.Request) -> str:
+    """Return the path of `request` for a log.
+
+    It is without the query, which may carry a code or a state, and without the part of a pre-authorised address that
+    is as good as a sign-in.
+    """
+    return _PREAUTHORISED.sub("preauth:…", request.path)[:300]
+
+
 def language_of(request: web.Request) -> str:
     """Return the language to answer `request` in: chosen by cookie, else by Accept-Language, else the default."""
     config: Any = request.app.get(CONFIG)
@@ -187,8 +215,7 @@ async def _with_request_context(request: web.Request, handler: Handler) -> web.S
             method = request.method if request.method in _METHODS else "other"
             _requests.labels(known, method, status).inc()
             _seconds.labels(known).observe(took)
-            # The path alone: a query may carry a code or a state.
-            _log.info("request", method=method, path=request.path[:300], status=status, ms=round(took * 1e3, 1))
+            _log.info("request", method=method, path=logged_path(request), status=status, ms=round(took * 1e3, 1))
     return response
 
 
@@ -216,7 +243,7 @@ async def _with_errors(request: web.Request, handler: Handler) -> web.StreamResp
     except (ConnectionResetError, asyncio.CancelledError):
         raise
     except Exception:  # noqa: BLE001 - the one place where the unexpected is logged and answered
-        _log.exception("request-failed", path=request.path[:300])
+        _log.exception("request-failed", path=logged_path(request))
         return error_response(request, RequestError("internal", request_id=request[REQUEST_ID]))
 
 
@@ -232,7 +259,11 @@ async def _at_public_address(request: web.Request, handler: Handler) -> web.Stre
 
 def wants_page(request: web.Request) -> bool:
     """Whether `request` comes from a person's browser that navigates, rather than from a program."""
-    return "text/html" in request.headers.get("Accept", "") and "/api/" not in request.path
+    return "text/html" in request.headers.get("Accept", "") and "/api/" not in request.path and _has_pages(request)
+
+
+def _has_pages(request: web.Request) -> bool:
+    return request.app.get(BY_COOKIE, True)
 
 
 def error_response(request: web.Request, err: PlatformError) -> web.Response:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from astrocloud.config import Config, CstcloudPassport, EmbeddedPassport, OidcPassport
+from astrocloud.config import Config, CstcloudPassport, EmbeddedPassport, NoTls, OidcPassport
 from astrocloud.core.database import database_url, open_database, upgrade_database
 from astrocloud.core.layout import PORT_VARIABLE, DataFolder
 from astrocloud.core.runtime import Runtime
@@ -224,4 +224,5 @@ def _public_url(config: Config, data: DataFolder) -> str:
         return Runtime.read(data).public_url
     except (FileNotFoundError, ValueError, TypeError):
         port = os.environ.get(PORT_VARIABLE, "8000")
-        return str(config.public_url or f"http://127.0.0.1:{port}").rstrip("/")
+        scheme = "http" if isinstance(config.tls, NoTls) else "https"
+        return str(config.public_url or f"{scheme}://127.0.0.1:{port}").rstrip("/")

@@ -77,10 +77,21 @@ class Part:
         Its whole environment.
     log
         The file its output is appended to.
+    descriptors
+        Open descriptors that it gets besides, under the same numbers.
     """
 
-    def __init__(self, *, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         self.name = name
+        self._descriptors = descriptors
         self._command = command
         self._environment = environment
         self._log = log
@@ -106,6 +117,7 @@ class Part:
                     stderr=log,
                     start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor alone
                     preexec_fn=_end_with_parent,
+                    pass_fds=self._descriptors,
                 )
         finally:
             self.starting = False

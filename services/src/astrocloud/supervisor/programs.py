@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
-from astrocloud.config import Config
+from astrocloud.config import Config, NoTls
 from astrocloud.core.errors import StartError
-from astrocloud.core.layout import DATA_VARIABLE, DataFolder, project_folder
+from astrocloud.core.layout import BYTES_SOCKET_VARIABLE, DATA_VARIABLE, DataFolder, project_folder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud.supervisor.processes import Part
@@ -73,17 +74,25 @@ def passed_on(config: Config) -> tuple[dict[str, str], dict[str, str]]:
     return base, {name: value for name, value in os.environ.items() if name in names}
 
 
-def parts(*, config: Config, runtime: Runtime, data: DataFolder, secrets: SecretFiles) -> dict[str, Part]:
-    """Return the platform's parts, not started yet: ``proxy``, ``hub``, ``services``."""
+def parts(
+    *, config: Config, runtime: Runtime, data: DataFolder, secrets: SecretFiles, bytes_socket: int
+) -> dict[str, Part]:
+    """Return the platform's parts, not started yet: ``proxy``, ``hub``, ``services``.
+
+    `bytes_socket` is the descriptor that listens for bytes.
+    """
     base, for_hub = passed_on(config)
     base[DATA_VARIABLE] = str(data.root)
     base["PYTHONUNBUFFERED"] = "1"
     # The hub's own path must find jupyterhub's programs first, wherever `astrocloud` was called from.
     base["PATH"] = f"{Path(sys.executable).parent}:{base.get('PATH', os.defpath)}"
 
-    def part(name: str, command: list[str], extra: Mapping[str, str] | None = None) -> Part:
+    def part(
+        name: str, command: list[str], extra: Mapping[str, str] | None = None, descriptors: tuple[int, ...] = ()
+    ) -> Part:
         log = data.logs / f"{name}.log"
-        return Part(name=name, command=command, environment={**base, **(extra or {})}, log=log)
+        environment = {**base, **(extra or {})}
+        return Part(name=name, command=command, environment=environment, log=log, descriptors=descriptors)
 
     proxy_token = secrets.get("proxy-token").get_secret_value()
     proxy = [
@@ -93,9 +102,23 @@ def parts(*, config: Config, runtime: Runtime, data: DataFolder, secrets: Secret
         *("--api-ip", "127.0.0.1", "--api-port", str(runtime.proxy_api_port)),
         *("--error-target", f"{runtime.services_url}/services/portal/proxy-error"),
         *("--log-level", "warn"),
+        *_tls_options(config, runtime),
     ]
+    services = [sys.executable, "-m", "astrocloud.cli", "serve", "all"]
     return {
         "proxy": part("proxy", proxy, {"CONFIGPROXY_AUTH_TOKEN": proxy_token}),
         "hub": part("hub", [sys.executable, "-m", "astrocloud_hub"], for_hub),
-        "services": part("services", [sys.executable, "-m", "astrocloud.cli", "serve", "all"]),
+        "services": part("services", services, {BYTES_SOCKET_VARIABLE: str(bytes_socket)}, (bytes_socket,)),
     }
+
+
+def _tls_options(config: Config, runtime: Runtime) -> list[str]:
+    """Return the proxy's options for HTTPS."""
+    if not runtime.certificate:
+        return []
+    options = ["--ssl-cert", runtime.certificate, "--ssl-key", runtime.key]
+    if not isinstance(config.tls, NoTls) and config.tls.redirect_port:
+        # To the port that people type, which need not be its own behind a forwarding firewall.
+        public = urlsplit(runtime.public_url)
+        options += ["--redirect-port", str(config.tls.redirect_port), "--redirect-to", str(public.port or 443)]
+    return options

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -55,6 +55,32 @@ def check_port(bind: str, port: int) -> None:
         raise StartError("bind-address", bind=bind[:80]) from err
 
 
+def listen_for_bytes(bind: str, wanted: int, *, candidates: Sequence[int]) -> socket.socket:
+    """Return a socket that listens on the port `wanted` of `bind`, or for 0 on the first free one of `candidates`.
+
+    Raises
+    ------
+    StartError
+        ``bytes-port-in-use``, or as `check_port` does.
+    """
+    family = socket.getaddrinfo(bind, wanted, type=socket.SOCK_STREAM)[0][0]
+    for port in [wanted] if wanted else [*candidates, 0]:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((bind, port))
+            listening.listen(128)
+        except OSError as err:
+            listening.close()
+            if isinstance(err, PermissionError) and wanted:
+                raise StartError("port-forbidden", port=port) from err
+            if port in {wanted, 0}:
+                raise StartError("bytes-port-in-use", port=port, bind=bind) from err
+        else:
+            return listening
+    raise AssertionError
+
+
 @contextmanager
 def only_one(data: DataFolder, *, patience_s: float = 1.0) -> Iterator[None]:
     """Hold the data folder for this process. Raises `StartError` ``already-running`` if another one does.
@@ -92,10 +118,21 @@ class Supervisor:
     ----------
     config, data, runtime, secrets
         The platform's configuration, folder, addresses and secrets.
+    bytes_socket
+        Listens for bytes; held here as long as the platform runs, so that nobody gets its port between two processes.
     """
 
-    def __init__(self, *, config: Config, data: DataFolder, runtime: Runtime, secrets: SecretFiles) -> None:
+    def __init__(
+        self,
+        *,
+        config: Config,
+        data: DataFolder,
+        runtime: Runtime,
+        secrets: SecretFiles,
+        bytes_socket: socket.socket,
+    ) -> None:
         self._config = config
+        self._bytes_socket = bytes_socket
         self._data = data
         self._runtime = runtime
         self._secrets = secrets
@@ -120,7 +157,13 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         await self._end_leftovers()
         await asyncio.to_thread(find_out_for_all_parts)
-        self._parts = programs.parts(config=self._config, runtime=self._runtime, data=self._data, secrets=self._secrets)
+        self._parts = programs.parts(
+            config=self._config,
+            runtime=self._runtime,
+            data=self._data,
+            secrets=self._secrets,
+            bytes_socket=self._bytes_socket.fileno(),
+        )
         watchers = [asyncio.create_task(self._keep(part)) for part in self._parts.values()]
         watchers.append(asyncio.create_task(self._shorten_logs()))
         try:
@@ -193,7 +236,9 @@ class Supervisor:
         base = self._runtime.proxy_url
         waiting = [f"{base}/hub/health", f"{base}/services/portal/health", f"{base}/services/passport/health"]
         deadline = time.monotonic() + _READY_WITHIN_S
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        # Its own certificate, whatever names that is good for: this asks whether the parts answer, and says no secret.
+        connector = aiohttp.TCPConnector(ssl=False)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), connector=connector) as session:
             while waiting and not self._ending.is_set():
                 try:
                     async with session.get(waiting[0]) as answer:

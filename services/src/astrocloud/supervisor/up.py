@@ -5,16 +5,18 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from astrocloud.config import Config, load_config
+from astrocloud.config import Config, NoTls, SelfSignedTls, load_config
 from astrocloud.core.errors import StartError
 from astrocloud.core.isolation import people_are_kept_apart
-from astrocloud.core.layout import BIND_VARIABLE, PORT_VARIABLE, DataFolder
+from astrocloud.core.layout import BIND_VARIABLE, BYTES_PORT_VARIABLE, PORT_VARIABLE, DataFolder
 from astrocloud.core.logs import configure_logs
-from astrocloud.core.runtime import Runtime
+from astrocloud.core.runtime import Runtime, kept_bytes_port
 from astrocloud.core.secrets import SecretFiles
+from astrocloud.core.tls import Certificate, certificate_of
 from astrocloud.supervisor.environments import catalogue_and_builder
-from astrocloud.supervisor.supervisor import Supervisor, check_port, only_one
+from astrocloud.supervisor.supervisor import Supervisor, check_port, listen_for_bytes, only_one
 
 
 def port_from_environment() -> int:
@@ -22,6 +24,16 @@ def port_from_environment() -> int:
     value = os.environ.get(PORT_VARIABLE) or "8000"
     if not value.isascii() or not value.isdigit() or not 0 < int(value) < 65536:
         raise StartError("bad-port", value=value[:40])
+    return int(value)
+
+
+def bytes_port_from_environment(port: int) -> int:
+    """Return the port in ``ASTROCLOUD_BYTES_PORT``, 0 for none. Raises `StartError` ``bad-bytes-port``."""
+    value = os.environ.get(BYTES_PORT_VARIABLE)
+    if not value:
+        return 0
+    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 65536 or int(value) == port:
+        raise StartError("bad-bytes-port", value=value[:40])
     return int(value)
 
 
@@ -34,6 +46,7 @@ def up(*, say: Callable[[str], None], text: Callable[..., str]) -> int:
         Whatever keeps it from starting: the data folder, the configuration, the port, a program, a part.
     """
     bind, port = os.environ.get(BIND_VARIABLE) or "127.0.0.1", port_from_environment()
+    bytes_port = bytes_port_from_environment(port)
     data = DataFolder.from_environment()
     data.make()
     config = load_config(data.config_if_any)
@@ -41,12 +54,25 @@ def up(*, say: Callable[[str], None], text: Callable[..., str]) -> int:
     configure_logs(level="warning", part="supervisor")
     with only_one(data):
         check_port(bind, port)
-        say(text("starting", folder=data.root))
-        public_url = str(config.public_url) if config.public_url else None
-        runtime = Runtime.choose(data, bind=bind, port=port, public_url=public_url)
-        secrets = SecretFiles(data.secrets)
-        supervisor = Supervisor(config=config, data=data, runtime=runtime, secrets=secrets)
-        asyncio.run(_run(supervisor, config=config, data=data, runtime=runtime, say=say, text=text))
+        certificate = certificate_of(config, data, bind=bind)
+        _check_redirect_port(config, bind)
+        candidates = [number for number in (kept_bytes_port(data), port + 1) if 0 < number < 65536 and number != port]
+        with listen_for_bytes(bind, bytes_port, candidates=candidates) as bytes_socket:
+            say(text("starting", folder=data.root))
+            runtime = Runtime.choose(
+                data,
+                bind=bind,
+                port=port,
+                public_url=str(config.public_url) if config.public_url else None,
+                bytes_port=bytes_socket.getsockname()[1],
+                certificate=str(certificate.certificate.absolute()) if certificate else "",
+                key=str(certificate.key.absolute()) if certificate else "",
+            )
+            secrets = SecretFiles(data.secrets)
+            supervisor = Supervisor(
+                config=config, data=data, runtime=runtime, secrets=secrets, bytes_socket=bytes_socket
+            )
+            asyncio.run(_run(supervisor, config=config, data=data, runtime=runtime, say=say, text=text))
     return 0
 
 
@@ -56,6 +82,15 @@ def _check(config: Config, data: DataFolder) -> None:
         source.read()
     catalogue, _builder = catalogue_and_builder(config, data)
     catalogue.get(config.environments.default)
+
+
+def _check_redirect_port(config: Config, bind: str) -> None:
+    port = 0 if isinstance(config.tls, NoTls) else config.tls.redirect_port
+    if port:
+        try:
+            check_port(bind, port)
+        except StartError as err:
+            raise StartError("redirect-port-in-use", port=port) from err
 
 
 async def _run(
@@ -74,6 +109,9 @@ async def _run(
         if not people_are_kept_apart():
             say(text("no-isolation"))
         say(text("ready", url=runtime.public_url))
+        if isinstance(config.tls, SelfSignedTls):
+            own = Certificate(Path(runtime.certificate), Path(runtime.key))
+            say(text("self-signed", file=own.certificate, fingerprint=own.fingerprint))
         if runtime.bind in {"0.0.0.0", "::"} and config.public_url is None:  # noqa: S104 - compared, not listened on
             say(text("no-public-url", url=runtime.public_url, file=data.config_file))
         if link := await asyncio.to_thread(_setup_link, config, data):

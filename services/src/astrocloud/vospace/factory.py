@@ -113,6 +113,7 @@ def build_vospace(
     scanner = Scanner(root=data.tree, recount=quotas.recount, resumable=resumable, pause_s=pause_s)
     return Service(
         name="vospace",
+        direct=files.routes(),
         routes=[route for api in apis for route in api.routes()],
         login=login or HubLogin(service="vospace", runtime=runtime, api_token=secrets.get("service-vospace")),
         health=health,
@@ -146,10 +147,11 @@ def settings_of(config: "Config", runtime: "Runtime") -> Settings:
     """Return the service's addresses and limits."""
     block = config.vospace
     base = f"{runtime.public_url}/services/vospace"
-    bytes_url = f"{str(block.bytes_url).rstrip('/')}/services/vospace" if block.bytes_url else base
+    around = str(block.bytes_url).rstrip("/") if block.bytes_url else runtime.bytes_url
     return Settings(
         base_url=base,
-        bytes_url=bytes_url,
+        bytes_url=f"{around}/services/vospace" if around else base,
+        redirect_from_bytes=block.redirect_from_bytes,
         authority=Authority(block.authority, aliases=block.aliases),
         preauth_lifetime_s=block.preauth_lifetime_s,
         upload_limit_bytes=block.upload_limit_bytes,

@@ -38,6 +38,11 @@ class Signer:
         payload = json.dumps(document, separators=(",", ":")).encode()
         return PREFIX + _text(payload) + "." + _text(self._tag(payload, path))
 
+    def address(self, base: str, *, method: str, path: NodePath, user: str | None, view: str | None = None) -> str:
+        """Return the whole address, below the service's address `base`; nothing but ASCII."""
+        token = self.sign(method=method, path=path, user=user, view=view)
+        return f"{base}/files/{token}{quoted(path)}"
+
     def check(self, segment: str, *, method: str, path: NodePath) -> tuple[str | None, str | None]:
         """Return the user and the view that `segment` was signed for.
 
@@ -65,6 +70,15 @@ class Signer:
     def _tag(self, payload: bytes, path: NodePath) -> bytes:
         message = payload + b"\0" + b"/".join(path.parts)
         return hmac.new(self._key, message, hashlib.sha256).digest()[:_TAG_BYTES]
+
+
+def quoted(path: NodePath) -> str:
+    """Return `path` as it stands in an http address: nothing but ASCII."""
+    return "".join(char if char.isascii() else _percent(char) for char in str(path))
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode())
 
 
 def _text(value: bytes) -> str:

@@ -13,6 +13,8 @@ class Settings:
     """The service's address as clients reach it, without a final slash."""
     bytes_url: str
     """Where pre-authorised addresses of bytes begin; the same unless bytes have a way of their own."""
+    redirect_from_bytes: int
+    """A file of so many bytes or more is sent for by a redirect to `bytes_url`, where that is another way."""
     authority: Authority
     preauth_lifetime_s: int
     """How long a pre-authorised address works, in seconds."""
@@ -20,3 +22,8 @@ class Settings:
     """The largest file that is taken, in bytes; 0: no limit."""
     allowed_networks: tuple[str, ...] = ()
     """Networks inside which this service may fetch from and send to others' addresses."""
+
+    @property
+    def has_way_around(self) -> bool:
+        """Whether bytes have a way around the platform's proxy."""
+        return self.bytes_url != self.base_url

@@ -23,7 +23,7 @@ from astrocloud.vospace.models import (
     Protocol,
     Transfer,
 )
-from astrocloud.vospace.preauth import Signer
+from astrocloud.vospace.preauth import Signer, quoted
 from astrocloud.vospace.remote import Remote
 from astrocloud.vospace.settings import Settings
 
@@ -125,12 +125,13 @@ class Transfers:
             raise Fault("vospace-view-not-supported", uri=str(asked.target), view=asked.view[:200])
 
     def _endpoint(self, person: Person, path: NodePath, protocol: Protocol, method: str, form: str | None) -> str:
-        quoted = _quoted(path)
         if any(protocol.security_methods):
             query = f"?view={form}" if form else ""
-            return f"{self._settings.base_url}/files{quoted}{query}"
-        token = self._signer.sign(method=method, path=path, user=person.name, view=form)
-        return f"{self._settings.bytes_url}/files/{token}{quoted}"
+            # Around the proxy no cookie counts.
+            by_cookie = any(uri.endswith("#cookie") for uri in protocol.security_methods)
+            base = self._settings.base_url if by_cookie else self._settings.bytes_url
+            return f"{base}/files{quoted(path)}{query}"
+        return self._signer.address(self._settings.bytes_url, method=method, path=path, user=person.name, view=form)
 
     async def perform(self, person: Person, asked: Transfer) -> NodePath:
         """Do what the service itself does of a transfer: move, copy, ``pullTo``, ``pushFrom``; return where it ended.
@@ -185,12 +186,3 @@ class Transfers:
 
             async with self._remote.request("PUT", url, data=pieces(), headers=headers):
                 pass
-
-
-def _quoted(path: NodePath) -> str:
-    """Return `path` as it stands in an http address: nothing but ASCII."""
-    return "".join(char if char.isascii() else _percent(char) for char in str(path))
-
-
-def _percent(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode())
