@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from astrocloud.config import load_config
+from astrocloud.core.database import database_url, open_database, wait_for_database
 from astrocloud.core.errors import ConfigError, StartError
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.logs import configure_logs
@@ -32,6 +33,12 @@ def main(config_file: Path = CONFIG_FILE) -> None:
         sys.exit(2)
     configure_logs(level=config.logging.level, part="hub")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if data.on_cluster:
+        try:
+            wait_for_database(open_database(database_url(data, "jupyterhub")))
+        except StartError as err:
+            sys.stderr.write(f"{err}\n")
+            sys.exit(2)
     # What JupyterHub would leave in the folder it is started in belongs with the rest.
     os.chdir(data.run)
 

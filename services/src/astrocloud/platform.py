@@ -10,11 +10,11 @@ from sqlalchemy import Engine
 
 from astrocloud.config import Config
 from astrocloud.core.cluster import read_cluster
-from astrocloud.core.database import database_url, open_database, upgrade_database
+from astrocloud.core.database import database_url, open_database, upgrade_database, wait_for_database
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
-from astrocloud.core.web import Service, build_app, build_direct_app
+from astrocloud.core.web import Service, build_app
 
 if TYPE_CHECKING:
     from astrocloud.environments import Environment, Tutorial
@@ -122,35 +122,23 @@ BUILDERS: Final[Mapping[str, Callable[[Context], Service]]] = {
 """How each service is built."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Platform:
-    """The services of this process, as HTTP servers run them."""
-
-    app: web.Application
-    """What answers behind the proxy."""
-    direct: web.Application
-    """What answers around it: bytes."""
-    runtime: Runtime
-
-
 def _contexts(names: list[str], *, config: Config, data: DataFolder) -> Iterator[Context]:
     """Yield what each of the services `names` is built from; the database is brought up to date first."""
     url = database_url(data, "astrocloud")
-    upgrade_database(open_database(url))
+    engine = open_database(url)
+    if data.on_cluster:
+        wait_for_database(engine)
+    upgrade_database(engine)
     runtime, secrets = Runtime.read(data), SecretFiles(data.secrets)
     # In one process all share the connections; on PostgreSQL a service takes turns with its other replicas.
-    shared = None if data.on_cluster else open_database(url)
+    shared = None if data.on_cluster else engine
     for name in names:
-        engine = shared or open_database(url, owner=name)
-        yield Context(name=name, config=config, data=data, runtime=runtime, secrets=secrets, engine=engine)
+        own = shared or open_database(url, owner=name)
+        yield Context(name=name, config=config, data=data, runtime=runtime, secrets=secrets, engine=own)
 
 
-def build_platform(names: list[str], *, config: Config, data: DataFolder) -> Platform:
-    """Return the services `names`, on an up-to-date database."""
+def build_platform(names: list[str], *, config: Config, data: DataFolder) -> tuple[web.Application, Runtime]:
+    """Return the application of the services `names`, on an up-to-date database, and where it listens."""
     runtime = Runtime.read(data)
     services = [BUILDERS[context.name](context) for context in _contexts(names, config=config, data=data)]
-    return Platform(
-        app=build_app(services, config=config, public_url=runtime.public_url),
-        direct=build_direct_app(services, config=config, public_url=runtime.public_url),
-        runtime=runtime,
-    )
+    return build_app(services, config=config, public_url=runtime.public_url), runtime

@@ -6,13 +6,16 @@ Every service keeps its tables in its own ``storage.py``, on the shared `metadat
 
 import fcntl
 import os
+import time
 import zlib
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
+from sqlalchemy.exc import OperationalError
 
 from astrocloud.core.cluster import postgresql_url, read_cluster
 from astrocloud.core.errors import StartError
@@ -40,6 +43,8 @@ OWNERS: Final = ("core/uws", "passport", "portal", "vospace")
 _TURNS: Final = 0x61737472
 _UPGRADES: Final = _TURNS + 1
 """Namespaces of PostgreSQL's advisory locks, which all users of a database share."""
+
+_log = structlog.get_logger()
 
 
 def sqlite_url(folder: Path) -> str:
@@ -112,6 +117,32 @@ def _open_postgresql(url: str, *, owner: str) -> Engine:
         connection.execute(take_turns)
 
     return engine
+
+
+def wait_for_database(engine: Engine, *, within_s: float = 300.0) -> None:
+    """Return when the database takes connections: on a cluster all parts start at once, and it takes longest.
+
+    Raises
+    ------
+    StartError
+        ``database-away`` when it does not in `within_s` seconds.
+    """
+    deadline = time.monotonic() + within_s
+    told = False
+    while True:
+        try:
+            engine.connect().close()
+        except OperationalError as err:
+            # The driver's own sentence names the address and never the password.
+            reason = str(err.orig).strip().splitlines()[0]
+            if time.monotonic() > deadline:
+                raise StartError("database-away", reason=reason) from None
+            if not told:
+                _log.warning("database-awaited", reason=reason)
+                told = True
+            time.sleep(0.5)
+        else:
+            return
 
 
 def upgrade_database(engine: Engine) -> None:
