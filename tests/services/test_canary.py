@@ -1,11 +1,14 @@
 """The trial session on a real platform: good where people can work, and telling which step fails where not."""
 
+import json
 import os
 import signal
+import urllib.request
+from pathlib import Path
 
 import pytest
 
-from tests.support.platform import Platform, running_platform
+from tests.support.platform import Platform, running_platform, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -21,6 +24,19 @@ def test_it_tries_what_a_person_does_and_can_be_repeated(platform: Platform):
         trial = platform.run_json("canary")
         assert trial["ok"], trial
         assert list(trial["seconds"]) == ["sign-in", "start", "cell", "vospace", "stop"]
+
+
+def test_a_schedule_tells_everybody_on_the_front_page(tmp_path: Path):
+    with running_platform(tmp_path, config={"canary": {"every_s": 60}}) as scheduled:
+
+        def state() -> str | None:
+            with urllib.request.urlopen(f"{scheduled.url}/services/portal/api/health") as answer:
+                found: str = json.load(answer)["parts"]["canary"]
+            return found if found != "waiting" else None
+
+        assert wait_until(state, within_s=60, what="the first trial") == "ok"
+        with urllib.request.urlopen(f"{scheduled.url}/services/portal/metrics") as answer:
+            assert "astrocloud_canary_good 1.0" in answer.read().decode()
 
 
 def test_it_tells_people_each_step(platform: Platform):

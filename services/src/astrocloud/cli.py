@@ -242,6 +242,47 @@ def _restore(options: argparse.Namespace) -> int:
     return 0
 
 
+def _canary(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from astrocloud.operations.canary import SECRET, Plan, try_out
+    from astrocloud.operations.hub import HubClient
+
+    data = DataFolder.from_environment()
+    config = _configuration(data)
+    hub = HubClient(data)
+    directory = _directory()
+    embedded = config.passport.kind == "embedded"
+    password = SecretFiles(data.secrets).get(SECRET) if embedded else None
+    name = options.name or config.canary.username
+    directory.ensure(name, password=password.get_secret_value() if password else None)
+    token = None if embedded else hub.make_token(name, scopes=(), expires="1h")["token"]
+    plan = Plan(
+        url=options.url or hub.runtime.public_url,
+        username=name,
+        password=password,
+        token=SecretStr(token) if token else None,
+        environment=options.environment or config.environments.default,
+        start_within_s=config.servers.start_timeout_s,
+        patience_s=options.patience,
+        certificate=Path(options.certificate) if options.certificate else None,
+        language=terminal_language(),
+    )
+
+    def done(step: str, seconds: float) -> None:
+        if not options.json:
+            _say(f"{_text(f'canary-{step}'):40} {seconds:6.2f} s")
+
+    trial = asyncio.run(try_out(plan, done=done))
+    if options.json:
+        _print_json(trial.document())
+    elif trial.failed is None:
+        _say(_text("canary-good", seconds=f"{sum(trial.seconds.values()):.1f}"))
+    else:
+        sys.stderr.write(f"astrocloud: {trial.error().sentence(terminal_language())}\n")
+    return 0 if trial.failed is None else 1
+
+
 def _environment(options: argparse.Namespace) -> int:
     from astrocloud.supervisor.environments import list_environments, prepare_environment
 
@@ -267,46 +308,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="astrocloud", description="A science platform for astronomy.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-def _canary(options: argparse.Namespace) -> int:
-    import asyncio
-
-    from astrocloud.operations.canary import SECRET, Plan, try_out
-    from astrocloud.operations.hub import HubClient
-
-    data = DataFolder.from_environment()
-    config = _configuration(data)
-    hub = HubClient(data)
-    directory = _directory()
-    embedded = config.passport.kind == "embedded"
-    password = SecretFiles(data.secrets).get(SECRET) if embedded else None
-    directory.ensure(options.name, password=password.get_secret_value() if password else None)
-    token = None if embedded else hub.make_token(options.name, scopes=(), expires="1h")["token"]
-    plan = Plan(
-        url=options.url or hub.runtime.public_url,
-        username=options.name,
-        password=password,
-        token=SecretStr(token) if token else None,
-        environment=options.environment or config.environments.default,
-        start_within_s=config.servers.start_timeout_s,
-        patience_s=options.patience,
-        certificate=Path(options.certificate) if options.certificate else None,
-        language=terminal_language(),
-    )
-
-    def done(step: str, seconds: float) -> None:
-        if not options.json:
-            _say(f"{_text(f'canary-{step}'):40} {seconds:6.2f} s")
-
-    trial = asyncio.run(try_out(plan, done=done))
-    if options.json:
-        _print_json(trial.document())
-    elif trial.failed is None:
-        _say(_text("canary-good", seconds=f"{sum(trial.seconds.values()):.1f}"))
-    else:
-        sys.stderr.write(f"astrocloud: {trial.error().sentence(terminal_language())}\n")
-    return 0 if trial.failed is None else 1
-
-
     with_json = argparse.ArgumentParser(add_help=False)
     with_json.add_argument("--json", action="store_true", help="print JSON, for programs")
 
@@ -332,6 +333,16 @@ def _canary(options: argparse.Namespace) -> int:
     saving.add_argument("--homes", action="store_true", help="copy people's files too, not only name their place")
     restoring = command("restore", _restore, "Restore a backup into an empty data folder.")
     restoring.add_argument("folder", help="a folder that `astrocloud backup` made")
+    canary = command(
+        "canary", _canary, "Try what a person does: sign in, start a server, run a cell, read a file, stop."
+    )
+    canary.add_argument("--url", help="the platform's address (default: as the platform knows it)")
+    canary.add_argument("--name", help="the account for it, made if it is not there (default: the configured one)")
+    canary.add_argument("--environment", help="the environment's id (default: the configured one)")
+    canary.add_argument("--certificate", metavar="FILE", help="certificates to trust besides the machine's own")
+    canary.add_argument(
+        "--patience", type=float, default=30.0, metavar="S", help="seconds for any one answer (default 30)"
+    )
     environment = command("environment", _environment, "List environments, or make one ready.")
     environment.add_argument("action", choices=["list", "prepare"])
     environment.add_argument("name", nargs="?", help="the environment's id (default: the configured one)")
@@ -357,16 +368,6 @@ def _user_parsers(commands: Any, command: Any) -> None:
         change.add_argument("name")
         change.set_defaults(action=name)
 
-    canary = command(
-        "canary", _canary, "Try what a person does: sign in, start a server, run a cell, read a file, stop."
-    )
-    canary.add_argument("--url", help="the platform's address (default: as the platform knows it)")
-    canary.add_argument("--name", default="canary", help="the account for it, made if it is not there (default canary)")
-    canary.add_argument("--environment", help="the environment's id (default: the configured one)")
-    canary.add_argument("--certificate", metavar="FILE", help="certificates to trust besides the machine's own")
-    canary.add_argument(
-        "--patience", type=float, default=30.0, metavar="S", help="seconds for any one answer (default 30)"
-    )
 
 def _let_go_of_closed_output() -> None:
     """Keep the interpreter from failing at its end because nobody reads its output any more."""

@@ -264,6 +264,24 @@ class Vospace(Block):
     """Private networks (as ``10.1.0.0/16``) that transfers may reach; public addresses always may be."""
 
 
+class Canary(Block):
+    """Trial sessions: a program signs in, starts a server, runs a cell, reads a file and stops, as a person does."""
+
+    every_s: int = Field(default=0, ge=0)
+    """Seconds between two trial sessions, whose outcome the front page and the metrics tell; 0: none on a schedule.
+    Only with the embedded passport: no program can sign in at another one. At least 60."""
+    username: str = Field(default="canary", pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    """The account that they use, made when the platform starts; nobody else should."""
+
+    @field_validator("every_s")
+    @classmethod
+    def _not_all_the_time(cls, value: int) -> int:
+        if 0 < value < 60:
+            msg = "a trial session takes some seconds itself; give 0 or at least 60"
+            raise ValueError(msg)
+        return value
+
+
 class Logging(Block):
     """What is logged."""
 
@@ -294,6 +312,8 @@ class Config(Block):
     """The folder of tutorials; by default the project's ``notebooks``."""
     vospace: Vospace = Vospace()
     """Files by VOSpace."""
+    canary: Canary = Canary()
+    """Trial sessions on a schedule."""
     logging: Logging = Logging()
     """What is logged."""
 

@@ -153,7 +153,10 @@ class _Visitor:
     async def __aenter__(self) -> Self:
         trust: ssl.SSLContext | bool = True
         if self._plan.certificate is not None:
-            trust = ssl.create_default_context(cafile=str(self._plan.certificate))
+            trust = ssl.create_default_context()
+            trust.load_verify_locations(str(self._plan.certificate))
+            # The certificate itself, not only an authority's.
+            trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         headers = {"Accept": "text/html,application/json;q=0.9", "Accept-Language": self._plan.language}
         if self._plan.password is None and self._plan.token is not None:
             headers["Authorization"] = f"Bearer {self._plan.token.get_secret_value()}"

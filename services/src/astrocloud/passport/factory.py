@@ -112,6 +112,9 @@ def build_passport(
         )
         routes += OidcEndpoints(doors=doors, provider=provider).routes()
         background.append(_housekeeping(accounts, keys))
+        if config.canary.every_s:
+            directory = Directory(people=people, accounts=accounts, link_address=lambda _secret: "")
+            background.append(_program_account(directory, config.canary.username, secrets))
 
     async def health() -> "Mapping[str, str]":
         await asyncio.to_thread(people.find, "nobody")
@@ -137,6 +140,19 @@ def _housekeeping(accounts: Accounts, keys: "SigningKeys") -> "Callable[[], Awai
             await asyncio.sleep(CLEAN_UP_EVERY_S)
 
     return housekeeping
+
+
+def _program_account(directory: Directory, username: str, secrets: SecretFiles) -> "Callable[[], Awaitable[None]]":
+    """Return what makes the account of the trial sessions, once."""
+
+    async def program_account() -> None:
+        from astrocloud.operations.canary import SECRET
+
+        password = secrets.get(SECRET).get_secret_value()
+        await asyncio.to_thread(directory.ensure, username, password=password)
+        await asyncio.Event().wait()
+
+    return program_account
 
 
 def build_people(

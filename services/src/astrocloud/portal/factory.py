@@ -1,7 +1,7 @@
 """Builds the portal from the configuration."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from sqlalchemy import Engine, text
@@ -11,6 +11,7 @@ from astrocloud.core.auth import HubLogin
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud.core.web import Service
+from astrocloud.operations.canary import SECRET, Plan, try_out
 from astrocloud.portal.admin import AdminPages
 from astrocloud.portal.api import Api
 from astrocloud.portal.desk import Desk
@@ -19,6 +20,7 @@ from astrocloud.portal.hub import Hub
 from astrocloud.portal.models import Menu
 from astrocloud.portal.pages import Pages
 from astrocloud.portal.storage import DatabaseAnnouncements
+from astrocloud.portal.trials import Trials
 
 
 def build_portal(
@@ -59,15 +61,22 @@ def build_portal(
         state = await asyncio.to_thread(menu.state, first.id)
         return "ok" if state == "ready" else state
 
+    async def started() -> bool:
+        states = await asyncio.gather(proxy_state(), hub_state(), environment_state(), return_exceptions=True)
+        return all(state == "ok" for state in states)
+
+    proxy_state = answers(f"{runtime.proxy_url}/services/portal/health")
+    trials = _trials(config=config, runtime=runtime, secrets=secrets, engine=engine, ready=started)
     secure = runtime.public_url.startswith("https://")
     health = Health(
         checks={
-            "proxy": answers(f"{runtime.proxy_url}/services/portal/health"),
+            "proxy": proxy_state,
             "passport": answers(f"{runtime.service_url('passport')}/services/passport/ready"),
             "hub": hub_state,
             "database": database_state,
             f"environment:{menu.environments()[0].id}": environment_state,
             "isolation": isolation,
+            **({"canary": trials.state} if trials else {}),
         }
     )
 
@@ -91,8 +100,25 @@ def build_portal(
         login=login,
         templates=Path(__file__).with_name("templates"),
         health=own_health,
-        background=[close_at_the_end],
+        background=[close_at_the_end, *([trials.run] if trials else [])],
     )
+
+
+def _trials(
+    *, config: Config, runtime: Runtime, secrets: SecretFiles, engine: Engine, ready: Callable[[], Awaitable[bool]]
+) -> Trials | None:
+    """Return the trial sessions that the configuration wants, if any."""
+    if not config.canary.every_s:
+        return None
+    plan = Plan(
+        url=runtime.public_url,
+        username=config.canary.username,
+        password=secrets.get(SECRET),
+        environment=config.environments.default,
+        start_within_s=config.servers.start_timeout_s,
+        certificate=Path(runtime.certificate) if runtime.certificate else None,
+    )
+    return Trials(engine=engine, every_s=config.canary.every_s, try_out=lambda: try_out(plan), ready=ready)
 
 
 def _database_state(engine: Engine) -> str:

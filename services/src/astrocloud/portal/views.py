@@ -9,10 +9,18 @@ from astrocloud.portal.models import SEVERE_REASONS, End, Environment, Menu, Ser
 BADGES: Final = {"running": "ok", "starting": "busy", "stopping": "busy", "stopped": "off"}
 """How each state of a server is coloured."""
 
-HEALTH_BADGES: Final = {"ok": "ok", "away": "critical", "making": "busy", "absent": "off", "off": "critical"}
+HEALTH_BADGES: Final = {
+    "ok": "ok",
+    "away": "critical",
+    "failed": "critical",
+    "making": "busy",
+    "waiting": "off",
+    "absent": "off",
+    "off": "critical",
+}
 """How each state of a part is coloured."""
 
-NOT_WELL: Final = frozenset({"away", "off"})
+NOT_WELL: Final = frozenset({"away", "failed", "off"})
 """States of a part that mean trouble."""
 
 
