@@ -89,8 +89,12 @@ class Door:
         person = await self._people.person(name)
         if person is None:
             raise RequestError("not-signed-in")
-        await self.run(self._homes.ensure, person)
+        await self.make_folders(person)
         return person
+
+    async def make_folders(self, person: Person) -> None:
+        """Make a person's folders where they are missing. Raises `Fault` when something is in their place."""
+        await self.run(self._homes.ensure, person)
 
 
 def with_bearer(request: web.Request) -> web.Request:

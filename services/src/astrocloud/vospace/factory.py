@@ -11,6 +11,7 @@ from astrocloud.core.uws.store import JobStore
 from astrocloud.core.web import Service
 from astrocloud.vospace.api import Door
 from astrocloud.vospace.api_files import FilesApi
+from astrocloud.vospace.api_folders import FoldersApi
 from astrocloud.vospace.api_nodes import NodesApi
 from astrocloud.vospace.api_transfers import TransfersApi
 from astrocloud.vospace.api_uploads import UploadsApi
@@ -106,6 +107,7 @@ def build_vospace(
         VosiApi(settings=settings, health=health),
         NodesApi(door=door, nodes=nodes),
         UploadsApi(door=door, resuming=resuming),
+        FoldersApi(door=door, secret=secrets.get("internal")),
         files,
         *jobs,
     )
