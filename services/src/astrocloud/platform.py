@@ -14,7 +14,7 @@ from astrocloud.core.database import database_url, open_database, upgrade_databa
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
-from astrocloud.core.web import Service, build_app
+from astrocloud.core.web import Service, build_app, build_direct_app
 
 if TYPE_CHECKING:
     from astrocloud.environments import Environment, Tutorial
@@ -122,6 +122,17 @@ BUILDERS: Final[Mapping[str, Callable[[Context], Service]]] = {
 """How each service is built."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """The services of this process, as HTTP servers run them."""
+
+    app: web.Application
+    """What answers behind the proxy."""
+    direct: web.Application
+    """What answers around it: bytes."""
+    runtime: Runtime
+
+
 def _contexts(names: list[str], *, config: Config, data: DataFolder) -> Iterator[Context]:
     """Yield what each of the services `names` is built from; the database is brought up to date first."""
     url = database_url(data, "astrocloud")
@@ -137,8 +148,12 @@ def _contexts(names: list[str], *, config: Config, data: DataFolder) -> Iterator
         yield Context(name=name, config=config, data=data, runtime=runtime, secrets=secrets, engine=own)
 
 
-def build_platform(names: list[str], *, config: Config, data: DataFolder) -> tuple[web.Application, Runtime]:
-    """Return the application of the services `names`, on an up-to-date database, and where it listens."""
+def build_platform(names: list[str], *, config: Config, data: DataFolder) -> Platform:
+    """Return the services `names`, on an up-to-date database."""
     runtime = Runtime.read(data)
     services = [BUILDERS[context.name](context) for context in _contexts(names, config=config, data=data)]
-    return build_app(services, config=config, public_url=runtime.public_url), runtime
+    return Platform(
+        app=build_app(services, config=config, public_url=runtime.public_url),
+        direct=build_direct_app(services, config=config, public_url=runtime.public_url),
+        runtime=runtime,
+    )
