@@ -189,8 +189,7 @@ def _application() -> Any:
         data = DataFolder(Path(folder))
         data.make()
         Runtime.choose(data, bind="127.0.0.1", port=8000, public_url=None)
-        app = build_platform(list(SERVICES), config=Config(passport=EmbeddedPassport()), data=data).app
-        return app
+        return build_platform(list(SERVICES), config=Config(passport=EmbeddedPassport()), data=data).app
 
 
 def routes() -> str:
