@@ -56,9 +56,11 @@ def start_preparing() -> None:
     of the longer one.
     """
     if os.environ.get("ASTROCLOUD_PREPARE_KERNEL", "1") != "0":
-        from astrocloud_lab.kernels import parent
+        import astrocloud_lab.forked
+        from astrocloud_lab.kernels import fingerprint, parent
 
-        parent.start()
+        prepared = astrocloud_lab.forked.KERNELS_ARE_PREPARED and not fingerprint.differs_from_others()
+        parent.start(fork=prepared)
 
 
 def stop_preparing() -> None:

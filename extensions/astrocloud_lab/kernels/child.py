@@ -17,6 +17,8 @@ import sys
 import time
 from typing import Any
 
+from astrocloud_lab.kernels import blas
+
 
 def become_process(request: dict[str, Any], streams: tuple[int, int, int]) -> None:
     """Take on environment, folder, streams and signals of the new process."""
@@ -94,6 +96,7 @@ def run(answer: int, request_fd: int, *streams: int) -> int:
         become_process(request, (streams[0], streams[1], streams[2]))
         reopen_streams()
         refresh_packages()
+        blas.use_threads(os.environ)
         expected = request["environ"].get("JPY_PARENT_PID")
         if expected and os.getppid() != int(expected):
             raise RuntimeError(f"the parent is {os.getppid()}, not {expected}")
@@ -119,21 +122,27 @@ def tell(answer: int, reply: dict[str, Any]) -> None:
 
 
 def serve(app: Any) -> int:
-    """Run the kernel's loop and end as an interpreter ends: exit functions, flushed streams."""
-    import atexit
-    import threading
-
+    """Run the kernel's loop and return its exit status."""
     status = 0
     try:
         app.start()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError):
-                status = status or 1
+        status = finish(status)
+    return status
+
+
+def finish(status: int) -> int:
+    """End as an interpreter ends (threads, exit functions, flushed streams); return the exit status."""
+    import atexit
+    import threading
+
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            status = status or 1
     return status

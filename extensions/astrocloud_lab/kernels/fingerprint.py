@@ -63,17 +63,31 @@ def watched_paths() -> list[str]:
     upgraded or removed; the others decide how matplotlib, astropy and IPython
     start, and are read once by the parent.
     """
-    home = os.path.expanduser("~")
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     folders = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     folders += [site.getusersitepackages(), *site.getsitepackages()]
-    files = [
-        os.path.join(os.environ.get("MPLCONFIGDIR") or os.path.join(config, "matplotlib"), name)
-        for name in ("matplotlibrc", "stylelib")
+    return sorted({*folders, *personal_settings(), os.path.join(sys.prefix, "pyvenv.cfg")})
+
+
+def personal_settings() -> list[str]:
+    """Return the person's own files that matplotlib reads when it is imported."""
+    home = os.path.expanduser("~")
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    own = os.environ.get("MPLCONFIGDIR") or os.path.join(config, "matplotlib")
+    return [
+        os.path.join(own, "matplotlibrc"),
+        os.path.join(own, "stylelib"),
+        os.path.join(home, ".matplotlib", "matplotlibrc"),
     ]
-    files.append(os.path.join(home, ".matplotlib", "matplotlibrc"))
-    files.append(os.path.join(sys.prefix, "pyvenv.cfg"))
-    return sorted(set(folders + files))
+
+
+def differs_from_others() -> bool:
+    """Return whether this person's packages start otherwise than everybody's: by settings, or fonts, of their own."""
+    home = os.path.expanduser("~")
+    data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+    fonts = [os.path.join(home, ".fonts"), os.path.join(data, "fonts")]
+    astropy = os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".astropy"), "config", "astropy.cfg")
+    others = [astropy, os.path.join(home, ".config", "astropy", "astropy.cfg")]
+    return any(os.path.exists(path) for path in (*personal_settings(), *fonts, *others))
 
 
 def take() -> Fingerprint:

@@ -215,7 +215,7 @@ def serve(control: socket.socket) -> None:
         import_quietly(name)
     importlib.import_module("astrocloud_lab.kernels.child")
     gc.freeze()
-    waiting = list(wanted_modules())
+    waiting = [name for name in wanted_modules() if name not in sys.modules]
     listed = FontList()
     held = False
     go_on_at = 0.0
@@ -245,7 +245,11 @@ def serve(control: socket.socket) -> None:
 
 def main() -> None:
     """Serve until the server closes its end."""
-    control = socket.socket(fileno=int(os.environ.pop(CONTROL_FD_ENV)))
+    run(socket.socket(fileno=int(os.environ.pop(CONTROL_FD_ENV))))
+
+
+def run(control: socket.socket) -> None:
+    """Serve until the other end of `control` is closed."""
     control.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As ipykernel_launcher does: the working folder is not searched while importing.

@@ -33,29 +33,24 @@ class KernelParent:
         The interpreter it runs, as in a kernel specification.
     environ
         The variables it started with that matter (see :mod:`.fingerprint`).
+
+    Parameters
+    ----------
+    environ
+        Its environment, by default this process's.
+    fork
+        Whether it is forked from this process, and not started.
     """
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None, *, fork: bool = False) -> None:
         started = dict(os.environ if environ is None else environ)
         self.executable = sys.executable
         self.environ = fingerprint.sensitive(started)
         self.fingerprint = fingerprint.take()
         self.started_at = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os.set_inheritable(theirs.fileno(), True)
-        child = forkserver_environ(started) | {CONTROL_FD_ENV: str(theirs.fileno())}
         try:
-            # posix_spawn and not subprocess: nothing of subprocess is imported yet.
-            # Its standard streams are the server's: kernels log where they always did.
-            self.pid = os.posix_spawn(
-                self.executable,
-                [self.executable, "-m", "astrocloud_lab.kernels.forkserver"],
-                child,
-                # Signals that the server ignores or handles start afresh, and a Ctrl-C at
-                # a terminal does not reach it.
-                setpgroup=0,
-                setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE),
-            )
+            self.pid = self._fork(started, ours, theirs) if fork else self._spawn(started, theirs)
         except BaseException:
             ours.close()
             raise
@@ -63,6 +58,41 @@ class KernelParent:
             theirs.close()
         self._control = ours
         self._ended = False
+
+    def _spawn(self, environ: Mapping[str, str], control: socket.socket) -> int:
+        """Start the process and return its id."""
+        os.set_inheritable(control.fileno(), True)
+        # posix_spawn and not subprocess: nothing of subprocess is imported yet.
+        # Its standard streams are the server's: kernels log where they always did.
+        return os.posix_spawn(
+            self.executable,
+            [self.executable, "-m", "astrocloud_lab.kernels.forkserver"],
+            forkserver_environ(environ) | {CONTROL_FD_ENV: str(control.fileno())},
+            # Signals that the server ignores or handles start afresh, and a Ctrl-C at
+            # a terminal does not reach it.
+            setpgroup=0,
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE),
+        )
+
+    def _fork(self, environ: Mapping[str, str], ours: socket.socket, control: socket.socket) -> int:
+        """Fork the process, which then has imported all that this one has; return its id.
+
+        Only while this process has one thread and no event loop.
+        """
+        from astrocloud_lab.kernels import forkserver
+
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            os.setpgid(0, 0)
+            ours.close()
+            kept = forkserver_environ(environ)
+            os.environ.clear()
+            os.environ.update(kept)
+            forkserver.run(control)
+        finally:
+            os._exit(0)
 
     def alive(self) -> bool:
         """Return whether the process still takes requests; reaps it if not."""
@@ -158,13 +188,19 @@ def forkserver_environ(environ: Mapping[str, str]) -> dict[str, str]:
 _parent: KernelParent | None = None
 
 
-def start() -> KernelParent:
-    """Start the parent unless there is one that can be used; return it."""
+def start(*, fork: bool = False) -> KernelParent:
+    """Start the parent unless there is one that can be used; return it.
+
+    Parameters
+    ----------
+    fork
+        Whether this process has imported what kernels need, and nothing runs in it yet.
+    """
     global _parent  # noqa: PLW0603  # one a process
     if _parent is not None and (not _parent.alive() or _parent.stale()):
         stop()
     if _parent is None:
-        _parent = KernelParent()
+        _parent = KernelParent(fork=fork)
     return _parent
 
 

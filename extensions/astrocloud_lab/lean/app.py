@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from astrocloud_lab.lean import curtain, settings
@@ -65,8 +66,9 @@ def without_collection() -> Iterator[None]:
         gc.enable()
 
 
+@cache
 def import_server() -> None:
-    """Import the server's modules, shortened."""
+    """Import the server's modules, shortened; once, be it in a process that this one was forked from."""
     with curtain.lowered(), without_node():
         for name in IMPORTED_FIRST:
             importlib.import_module(name)

@@ -12,6 +12,7 @@ from traitlets import Bool, Integer, default
 
 from astrocloud_hub.bodies import LimitedApplication
 from astrocloud_hub.caretaker import Caretaker
+from astrocloud_hub.keeping import keep_parent
 from astrocloud_hub.pages import AdminHandler, log_request, with_platform
 from astrocloud_hub.routes import RouteKeeper
 
@@ -89,6 +90,7 @@ class AstrocloudHub(JupyterHub):
 
         async def care() -> None:
             try:
+                await keep_parent(self.config)
                 await caretaker.look()
             except asyncio.CancelledError:
                 raise
@@ -104,6 +106,7 @@ class AstrocloudHub(JupyterHub):
                 restore=lambda: self.proxy.check_routes(self.users, self._service_map),
             )
             self._keeping_routes = asyncio.create_task(keeper.keep())
+        await keep_parent(self.config)
 
 
 def _without_sessions(record: logging.LogRecord) -> bool:

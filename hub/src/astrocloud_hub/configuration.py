@@ -177,6 +177,7 @@ def _servers(c: HubConfig, config: Config, runtime: Runtime, data: DataFolder) -
     c.LocalSpawner.environment_source = LocalEnvironments(config=config, data=data)
     c.LocalSpawner.isolation = config.servers.isolation
     c.LocalSpawner.ready_timeout_s = config.servers.start_timeout_s
+    c.LocalSpawner.fork_servers = config.servers.fork
     # Nothing of the hub's own environment goes to a server.
     c.Spawner.env_keep = []
     # Where a person's files are by VOSpace: how they are called, and how a notebook reaches them past the proxy.

@@ -218,6 +218,9 @@ class Servers(Block):
     isolation: Literal["required", "preferred"] = "preferred"
     """``required``: no server starts on a machine without bubblewrap; ``preferred``: it starts, and every page says
     that people are not kept apart."""
+    fork: bool = False
+    """Whether servers are forked from a process that has imported everything already, where root runs the platform: a
+    start then takes a fraction of a second. It costs the memory of one such process for each environment in use."""
 
 
 class Environments(Block):

@@ -23,6 +23,10 @@ class EnvironmentSource(Protocol):
         """Return `environment`, made first if need be. Raises `PlatformError`."""
         ...
 
+    def ready(self, environment: Environment) -> BuiltEnvironment | None:
+        """Return `environment` if it is there, else `None`."""
+        ...
+
     def command(self, built: BuiltEnvironment) -> tuple[str, ...]:
         """Return the command that starts a server in `built`."""
         ...
@@ -60,6 +64,10 @@ class LocalEnvironments:
     async def ensure(self, environment: Environment, on_progress: Callable[[Progress], None]) -> BuiltEnvironment:
         """Return `environment`, made first if need be. Raises `BuildError`."""
         return await self._builder.ensure(environment, on_progress)
+
+    def ready(self, environment: Environment) -> BuiltEnvironment | None:
+        """Return `environment` if it is there, else `None`."""
+        return self._builder.ready(environment)
 
     def command(self, built: BuiltEnvironment) -> tuple[str, ...]:
         """Return the command that starts a server: the lean one, which falls back to stock by itself."""

@@ -18,12 +18,26 @@ _LOG_TAIL_BYTES: Final = 1500
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """A sandbox that stands empty until a server enters it."""
+
+    process: "subprocess.Popen[bytes]"
+    """bwrap."""
+    ready: int
+    """Where its process 1 says that it stands."""
+    told: int
+    """Where process 1 is told the server's process id and exit code; it ends when nobody has this open any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """One server about to start."""
 
     person: Person
     environment: BuiltEnvironment
     command: tuple[str, ...]
+    """The program that is the server, without `arguments`."""
+    arguments: tuple[str, ...]
     variables: dict[str, str]
     """The server's whole environment, with secrets: it is passed on, never shown."""
     limits: Limits
@@ -64,7 +78,7 @@ class Launch:
             symlinks=view.system_symlinks(),
             binds=tuple(binds),
             folders=view.FOLDERS,
-            command=self.command,
+            command=(*self.command, *self.arguments),
             chdir=self.home,
             tmp_bytes=max(self.limits.memory_bytes // 2, 2**26),
             processes=None if held else self.limits.processes,
@@ -72,6 +86,41 @@ class Launch:
             control_groups=self.control_group.procs if self.control_group is not None else (),
             status_fd=status_fd,
         )
+
+    def hold(self) -> Held:
+        """Start a sandbox with nothing in it but what holds it, detached from the hub. Raises `OSError`."""
+        assert self.programs is not None
+        status = os.open(self.status_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        told_read, told = os.pipe()
+        ready, ready_write = os.pipe()
+        try:
+            log = self.open_log()
+            try:
+                process = subprocess.Popen(
+                    argv(self.describe(status_fd=status), self.programs, held=True),
+                    # The server's own environment goes to the server alone.
+                    env={"PATH": self.variables["PATH"], "LANG": "C.UTF-8"},
+                    stdin=told_read,
+                    stdout=ready_write,
+                    stderr=log,
+                    pass_fds=(status,),
+                    start_new_session=True,
+                    cwd="/",
+                )
+            finally:
+                os.close(log)
+        except BaseException:
+            os.close(told)
+            os.close(ready)
+            raise
+        finally:
+            for descriptor in (status, told_read, ready_write):
+                os.close(descriptor)
+        return Held(process=process, ready=ready, told=told)
+
+    def open_log(self) -> int:
+        """Return a descriptor of the server's log, to be closed by the caller."""
+        return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the server, detached from the hub: it goes on when the hub ends. Raises `OSError`."""
@@ -82,7 +131,7 @@ class Launch:
                 command = argv(sandbox, self.programs)
             else:
                 command = argv_without_walls(sandbox, view.helper_programs())
-            log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            log = self.open_log()
             try:
                 return subprocess.Popen(
                     command,

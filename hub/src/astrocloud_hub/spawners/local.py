@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,20 +15,22 @@ from typing import Any, ClassVar
 
 import structlog
 from jupyterhub.spawner import Spawner
-from traitlets import Bool, Enum, Unicode, default
+from traitlets import Bool, Enum, Float, Unicode, default
 
 from astrocloud.core.isolation import people_are_kept_apart
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.logs import shorten
+from astrocloud.environments.models import BuiltEnvironment
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.language import current_language
-from astrocloud_hub.spawners import homes, limits, ports, view
+from astrocloud_hub.spawners import entering, homes, limits, ports, view
 from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, person_variables
 from astrocloud_hub.spawners.ends import end_of
 from astrocloud_hub.spawners.environments import EnvironmentSource
 from astrocloud_hub.spawners.launch import Launch, log_tail, turn_log
 from astrocloud_hub.spawners.models import Limits, Person
 from astrocloud_hub.spawners.options import ServerOptions
+from astrocloud_hub.spawners.parents import NotForkedError, Parents
 from astrocloud_hub.spawners.records import Process, Records, ServerRecord, boot_id
 from astrocloud_hub.spawners.sandbox import Programs
 
@@ -53,7 +56,13 @@ class LocalSpawner(PlatformSpawner, Spawner):
     ).tag(config=True)
     as_root = Bool(help="Whether people have user ids of their own on this machine.").tag(config=True)
 
+    fork_servers = Bool(help="Whether servers are forked from a process that has imported everything.").tag(config=True)
+    fork_timeout_s = Float(
+        20.0, help="How long a forked server may take until it accepts connections, before it is started as usual."
+    ).tag(config=True)
+
     _controller: ClassVar[limits.Controller | None] = None
+    _parents: ClassVar[Parents | None] = None
 
     def __init__(self, **kwargs: Any) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,6 +93,13 @@ class LocalSpawner(PlatformSpawner, Spawner):
         if LocalSpawner._controller is None:
             LocalSpawner._controller = limits.probe()
         return LocalSpawner._controller
+
+    @classmethod
+    def parents(cls, data: DataFolder) -> Parents:
+        """Return the processes that servers are forked from; one object for all servers of this hub."""
+        if LocalSpawner._parents is None:
+            LocalSpawner._parents = Parents(data.logs)
+        return LocalSpawner._parents
 
     # State
 
@@ -133,18 +149,23 @@ class LocalSpawner(PlatformSpawner, Spawner):
 
     async def _start(self) -> tuple[str, int]:
         source: EnvironmentSource = self.environment_source
-        options, person, state = await self.read_request()
+        options, person, _state = await self.read_request()
         programs = await self._programs()
         built = await source.ensure(options.environment, self._stages.tell_environment)
         self._stages.tell("folders", 72)
         await asyncio.to_thread(partial(homes.make_folders, self._data.tree, person, as_root=self.as_root))
         await asyncio.to_thread(turn_log, self._log_file)
         self._last_end = None
+
+        async def prepare() -> Launch:
+            return await asyncio.to_thread(self._prepare, options, person, built, programs)
+
         for attempt in range(_PORT_TRIES):
             self.port = ports.free_port()
             self._stages.tell("starting", 78)
-            launch = await asyncio.to_thread(self._prepare, options, person, state, built, programs)
-            await asyncio.to_thread(self._launch, launch)
+            if attempt == 0 and await self._fork(built, programs, prepare):
+                break
+            await asyncio.to_thread(self._launch, await prepare())
             self._stages.tell("waiting", 85)
             if await self._wait_ready(person):
                 break
@@ -174,8 +195,47 @@ class LocalSpawner(PlatformSpawner, Spawner):
         _log.warning("server-without-walls", user=self.user.name, server=self.name)
         return None
 
+    async def _fork(
+        self, built: BuiltEnvironment, programs: Programs | None, prepare: Callable[[], Awaitable[Launch]]
+    ) -> bool:
+        """Start the server by forking; tell whether it accepts connections. If not, nothing of it is left.
+
+        Raises
+        ------
+        HubError
+            ``server-memory``: it would need as much when it is started as usual.
+        """
+        if not (self.fork_servers and self.as_root and programs is not None and built.with_lab):
+            return False
+        parents = self.parents(self._data)
+        try:
+            parent = parents.get(built, programs)
+        except NotForkedError as err:
+            _log.info("server-not-forked", user=self.user.name, server=self.name, reason=str(err))
+            return False
+        launch = await prepare()
+        try:
+            held = await asyncio.to_thread(launch.hold)
+            self._note(launch, held.process)
+            await entering.enter(launch, held, parent)
+            self._stages.tell("waiting", 85)
+            if await self._wait_ready(launch.person, within_s=self.fork_timeout_s):
+                return True
+            reason = "another process took its port"
+        except (NotForkedError, HubError, OSError) as err:
+            if isinstance(err, HubError) and err.code == "server-memory":
+                raise
+            reason = str(err)
+            if isinstance(err, NotForkedError) and err.by_parent:
+                parents.drop(built.path, reason, rest=True)
+        _log.warning("server-not-forked", user=self.user.name, server=self.name, reason=reason[:500])
+        await self._end_now()
+        self._process = self._record = None
+        self.port = ports.free_port()
+        return False
+
     def _prepare(
-        self, options: ServerOptions, person: Person, state: dict[str, Any], built: Any, programs: Programs | None
+        self, options: ServerOptions, person: Person, built: BuiltEnvironment, programs: Programs | None
     ) -> Launch:
         resources = options.resources
         bounds = Limits(memory_bytes=int(resources.memory), processes=resources.processes, cpus=resources.cpus)
@@ -189,7 +249,8 @@ class LocalSpawner(PlatformSpawner, Spawner):
         launch = Launch(
             person=person,
             environment=built,
-            command=(*self.environment_source.command(built), *self.get_args()),
+            command=self.environment_source.command(built),
+            arguments=tuple(self.get_args()),
             variables={},
             limits=bounds,
             control_group=group,
@@ -219,13 +280,18 @@ class LocalSpawner(PlatformSpawner, Spawner):
         }
 
     def _launch(self, launch: Launch) -> None:
-        group = launch.control_group
         try:
-            self._process = launch.start()
+            process = launch.start()
         except OSError as err:
-            if group is not None:
-                group.remove(patience_s=0)
+            if launch.control_group is not None:
+                launch.control_group.remove(patience_s=0)
             raise HubError("server-exec", reason=err.strerror or str(err)) from err
+        self._note(launch, process)
+
+    def _note(self, launch: Launch, process: "subprocess.Popen[bytes]") -> None:
+        """Keep what it takes to find the server again."""
+        group = launch.control_group
+        self._process = process
         self._record = ServerRecord(
             user=self.user.name,
             server=self.name,
@@ -237,15 +303,23 @@ class LocalSpawner(PlatformSpawner, Spawner):
         )
         self._records.write(self._record)
 
-    async def _wait_ready(self, person: Person) -> bool:
+    async def _wait_ready(self, person: Person, *, within_s: float | None = None) -> bool:
         """Wait until the server accepts connections; tell whether it is the server that does.
+
+        Parameters
+        ----------
+        person
+            Whose server it is.
+        within_s
+            How long that may take, in seconds; by default `ready_timeout_s`.
 
         Raises
         ------
         HubError
             ``server-exited``, ``server-memory`` or ``server-slow``.
         """
-        deadline = time.monotonic() + self.ready_timeout_s
+        seconds = self.ready_timeout_s if within_s is None else min(within_s, self.ready_timeout_s)
+        deadline = time.monotonic() + seconds
         pause_s = 0.01
         while True:
             self._find_init()
@@ -254,7 +328,7 @@ class LocalSpawner(PlatformSpawner, Spawner):
             if await ports.accepts(self.port):
                 return await asyncio.to_thread(self._is_own_listener, person)
             if time.monotonic() > deadline:
-                raise HubError("server-slow", seconds=self.ready_timeout_s, log=log_tail(self._log_file))
+                raise HubError("server-slow", seconds=round(seconds), log=log_tail(self._log_file))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.2, 0.02)
 

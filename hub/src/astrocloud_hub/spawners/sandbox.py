@@ -26,8 +26,32 @@ A shell starts what runs in its background with SIGINT ignored, and kernels coul
 The umask lets members of a group change each other's files in ``/project``; homes are 0700 in any case.
 """
 
+HOLD: Final = (
+    "umask 007; echo ready; exec 3<&0 </dev/null >&2; "
+    "read -r server <&3 || exit 71; trap 'kill -TERM \"$server\" 2>/dev/null' TERM; "
+    '{ read -r code || code=137; exit "$code"; } <&3 & waiter=$!; exec 3<&-; '
+    'wait "$waiter"; code=$?; '
+    'while kill -0 "$waiter" 2>/dev/null; do wait "$waiter"; code=$?; done; exit "$code"'
+)
+"""Process 1 of a sandbox that a forked server enters: as `INIT`, but the server is not its child.
+
+It says ``ready`` on its output when the sandbox stands. Its input tells it the server's process id, then its exit code;
+an end without one (something killed who waits for the server) counts as killed.
+"""
+
 ENTER: Final = 'n="$1"; shift; while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 70; shift; n=$((n - 1)); done; exec "$@"'
 """Joins control groups before the sandbox is made: no moment in which a process of it is outside them."""
+
+
+PARENT_CAPABILITIES: Final = (
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SETUID",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+)
+"""``setns`` into namespaces takes the first, that of mounts the second, those of another user's process the third."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +102,8 @@ class Sandbox:
     """Where bwrap tells the process id of process 1, and at the end the exit code."""
 
 
-def argv(sandbox: Sandbox, programs: Programs) -> list[str]:
-    """Return the command that starts `sandbox`."""
+def argv(sandbox: Sandbox, programs: Programs, *, held: bool = False) -> list[str]:
+    """Return the command that starts `sandbox`; with `held` one that holds it for a server that enters (`HOLD`)."""
     person = sandbox.person
     command = [*_enter(sandbox.control_groups), programs.bwrap]
     if not sandbox.as_root:
@@ -104,7 +128,31 @@ def argv(sandbox: Sandbox, programs: Programs) -> list[str]:
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", sandbox.chdir, "--"]
     if sandbox.as_root:
         command += _become(person, programs)
-    return [*command, *_limited(sandbox, programs), "/bin/sh", "-c", INIT, "astrocloud-server", *sandbox.command]
+    command += _limited(sandbox, programs)
+    if held:
+        return [*command, "/bin/sh", "-c", HOLD, "astrocloud-server"]
+    return [*command, "/bin/sh", "-c", INIT, "astrocloud-server", *sandbox.command]
+
+
+def argv_of_parent(
+    command: tuple[str, ...], binds: tuple[Bind, ...], symlinks: tuple[tuple[str, str], ...], programs: Programs
+) -> list[str]:
+    """Return the command of a process that servers are forked from: root's, but it sees `binds` alone.
+
+    Its capabilities are those of going into the sandboxes (``setns``) and becoming a person there.
+    """
+    options = [programs.bwrap, "--unshare-ipc", "--unshare-uts", "--hostname", "astrocloud", "--die-with-parent"]
+    options += ["--cap-drop", "ALL"]
+    for capability in PARENT_CAPABILITIES:
+        options += ["--cap-add", capability]
+    made: set[str] = set()
+    for content, place in symlinks:
+        options += ["--symlink", content, place]
+    options += ["--proc", "/proc", "--dev", "/dev", "--perms", "0700", "--tmpfs", "/tmp"]  # noqa: S108 - its own
+    for bind in binds:
+        options += [*_parents(bind.target, made), "--ro-bind", bind.source, bind.target]
+        made.add(bind.target)
+    return [*options, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--", *command]
 
 
 def argv_without_walls(sandbox: Sandbox, programs: Programs) -> list[str]:
