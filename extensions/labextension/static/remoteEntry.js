@@ -1,5 +1,6 @@
 /*
- * "Share..." and "Copy VOSpace address" in the context menu of JupyterLab's file browser.
+ * "Share..." and "Copy VOSpace address" in the context menu of JupyterLab's file browser, and cells that wait for their
+ * kernel.
  *
  * A federated module as JupyterLab loads it: an object with `init`, which gets the modules that all extensions share, and
  * `get`, which gives the plugins. It is written by hand, because all it needs is in JupyterLab already: nothing to build,
@@ -135,12 +136,29 @@
     app.contextMenu.addItem({ command: SHARE, selector: ITEM, rank: 16.5 });
   }
 
+  /**
+   * Run a cell once its kernel has started.
+   *
+   * JupyterLab's own executor asks for a kernel where it sees none yet, which gets into the way of the start that is
+   * under way: cells that are run in the first second are lost without a word.
+   */
+  async function runWhenReady(notebook, options) {
+    const { cell, sessionContext } = options;
+    if (sessionContext && !sessionContext.isDisposed && !sessionContext.isReady) {
+      if (cell.model.type === "code") {
+        cell.setPrompt("*");
+      }
+      await sessionContext.ready;
+    }
+    return notebook.runCell(options);
+  }
+
   /** Return the module `./extension`, with the plugins that JupyterLab is to start. */
   async function extension() {
-    const names = ["filebrowser", "translation", "apputils", "coreutils"];
+    const names = ["filebrowser", "translation", "apputils", "coreutils", "notebook"];
     const loaded = await Promise.all(names.map((name) => shared(`@jupyterlab/${name}`)));
     const modules = Object.fromEntries(names.map((name, index) => [name, loaded[index]]));
-    const plugin = {
+    const files = {
       id: `${NAME}:files`,
       description: "Adds Share and Copy VOSpace address to the file browser's context menu.",
       autoStart: true,
@@ -148,7 +166,15 @@
       optional: [modules.translation.ITranslator],
       activate: (app, factory, translator) => activate(modules, app, factory, translator),
     };
-    return { __esModule: true, default: [plugin] };
+    // In place of `@jupyterlab/notebook-extension:cell-executor`, which page_config.json turns off.
+    const executor = {
+      id: `${NAME}:cell-executor`,
+      description: "Runs cells once their kernel has started.",
+      autoStart: true,
+      provides: modules.notebook.INotebookCellExecutor,
+      activate: () => Object.freeze({ runCell: (options) => runWhenReady(modules.notebook, options) }),
+    };
+    return { __esModule: true, default: [files, executor] };
   }
 
   window._JUPYTERLAB = window._JUPYTERLAB ?? {};
