@@ -203,6 +203,15 @@ class EnvironmentImage(Block):
     """Its image."""
 
 
+class Reserve(Block):
+    """How much of its limits a server is sure of, and a node must have free for it: the rest is shared."""
+
+    memory: float = Field(default=0.5, gt=0, le=1)
+    """The part of its memory."""
+    cpus: float = Field(default=0.1, gt=0, le=1)
+    """The part of its processors."""
+
+
 class ServerPods(Block):
     """People's own servers on the cluster."""
 
@@ -212,6 +221,17 @@ class ServerPods(Block):
     """Labels that their nodes have."""
     tolerations: list[Raw] = []
     """Taints that they bear."""
+    reserve: Reserve = Reserve()
+    """How much of its limits a server is sure of."""
+    queueWaitSeconds: int = Field(default=8, ge=0, le=3600)
+    """How long a server waits for room, in seconds; more where the cluster grows when it is full."""
+    tmpSize: Quantity = "10Gi"
+    """How much a server may hold in ``/tmp``, on its node's disk."""
+    dns: list[Raw] | None = None
+    """Where names are looked up, as peers of a network policy; by default the namespace kube-system."""
+    egress: list[Raw] | None = None
+    """Where servers may connect to besides the platform, as egress rules of a network policy; by default the internet
+    without private networks."""
 
 
 class Prepuller(Block):

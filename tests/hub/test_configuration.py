@@ -67,9 +67,9 @@ def test_limits_of_the_configuration_are_the_spawners(tmp_path: Path) -> None:
     c = made(
         tmp_path, servers={"limit_per_person": 5, "idle_timeout_s": 60, "isolation": "required", "start_timeout_s": 9}
     )
-    assert c.LocalSpawner.server_limit == 5
+    assert c.PlatformSpawner.server_limit == 5
     assert c.LocalSpawner.isolation == "required"
-    assert c.LocalSpawner.ready_timeout_s == 9
+    assert c.PlatformSpawner.ready_timeout_s == 9
     assert c.AstrocloudHub.idle_timeout_s == 60
 
 

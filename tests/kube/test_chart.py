@@ -151,13 +151,19 @@ def test_no_secret_is_in_what_is_rendered(values: Path) -> None:
     assert [document["metadata"]["name"] for document in made if document["kind"] == "Secret"] == []
 
 
+def scope(role: dict[str, Any]) -> str:
+    """Return where a role holds: in the whole cluster, in the release's namespace, or in another one that is named."""
+    where: str = role["metadata"].get("namespace", "cluster")
+    return "namespace" if where == "platform" else where
+
+
 def test_the_rights_are_the_reviewed_ones() -> None:
     reviewed = yaml.safe_load((Path(__file__).parent / "rights.yaml").read_text(encoding="utf-8"))
 
     rendered = [
         {
             "holder": document["metadata"]["labels"]["app.kubernetes.io/component"],
-            "scope": "cluster" if document["kind"] == "ClusterRole" else "namespace",
+            "scope": scope(document),
             "rules": [
                 {
                     "groups": rule["apiGroups"],

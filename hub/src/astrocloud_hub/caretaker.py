@@ -40,6 +40,9 @@ class Caretaker:
 
     async def look(self) -> None:
         """Look at every running server once."""
+        spawner_class = self._app.spawner_class
+        if hasattr(spawner_class, "look_after"):
+            await spawner_class.look_after(self._app.users)
         for user in list(self._app.users.values()):
             servers = [spawner for spawner in list(user.spawners.values()) if spawner.ready and not spawner.pending]
             if not servers:

@@ -1,6 +1,7 @@
 """The platform's configuration as JupyterHub's."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,8 +18,7 @@ from astrocloud_hub.authenticators.directory import Directory
 from astrocloud_hub.authenticators.embedded import EmbeddedAuthenticator
 from astrocloud_hub.authenticators.oidc import OidcAuthenticator
 from astrocloud_hub.roles import PASSPORT_CLIENT_SCOPES, PORTAL_CLIENT_SCOPES, VOSPACE_CLIENT_SCOPES, roles
-from astrocloud_hub.spawners.environments import LocalEnvironments
-from astrocloud_hub.spawners.local import LocalSpawner
+from astrocloud_hub.spawners.environments import CatalogueSource, LocalEnvironments
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 
@@ -66,7 +66,11 @@ def hub_config(config: Config, runtime: Runtime, secrets: SecretFiles, data: Dat
     _storage(c, secrets, data)
     _access(c, runtime, secrets)
     _sign_in(c, config, runtime, secrets)
-    _servers(c, config, runtime, data)
+    _servers(c, config, runtime)
+    if isinstance(runtime, ClusterRuntime):
+        _pods(c, config, runtime, secrets)
+    else:
+        _processes(c, config, data)
     _pages(c, config, runtime)
     return c
 
@@ -171,19 +175,43 @@ def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFile
     c.Authenticator.refresh_pre_spawn = True
 
 
-def _servers(c: HubConfig, config: Config, runtime: Runtime, data: DataFolder) -> None:
+def _processes(c: HubConfig, config: Config, data: DataFolder) -> None:
+    """Servers of one machine."""
+    from astrocloud_hub.spawners.local import LocalSpawner
+
     c.JupyterHub.spawner_class = LocalSpawner
     c.LocalSpawner.data_folder = str(data.root)
     c.LocalSpawner.environment_source = LocalEnvironments(config=config, data=data)
     c.LocalSpawner.isolation = config.servers.isolation
-    c.LocalSpawner.ready_timeout_s = config.servers.start_timeout_s
     c.LocalSpawner.fork_servers = config.servers.fork
+
+
+def _pods(c: HubConfig, config: Config, runtime: ClusterRuntime, secrets: SecretFiles) -> None:
+    """Servers of a cluster."""
+    # It takes what only the hub's image has.
+    from astrocloud_hub.spawners.kube.fleet import fleet_of
+    from astrocloud_hub.spawners.kube.folders import VospaceFolders
+    from astrocloud_hub.spawners.kube.spawner import PodSpawner
+
+    c.JupyterHub.spawner_class = PodSpawner
+    source = CatalogueSource(config=config)
+    c.PodSpawner.environment_source = source
+    c.PodSpawner.fleet_source = partial(
+        fleet_of, cluster=runtime.cluster, catalogue=source, servers=config.servers.limit_per_person
+    )
+    c.PodSpawner.folders = VospaceFolders(url=runtime.service_url("vospace"), secret=secrets.get("internal"))
+    # Nothing in it waits for a processor of the hub's.
+    c.JupyterHub.concurrent_spawn_limit = 100
+
+
+def _servers(c: HubConfig, config: Config, runtime: Runtime) -> None:
+    c.PlatformSpawner.ready_timeout_s = config.servers.start_timeout_s
     # Nothing of the hub's own environment goes to a server.
     c.Spawner.env_keep = []
     # Where a person's files are by VOSpace: how they are called, and how a notebook reaches them past the proxy.
     c.Spawner.environment = {
         "ASTROCLOUD_VOSPACE": f"{config.vospace.authority}~vospace",
-        "ASTROCLOUD_VOSPACE_URL": f"{runtime.services_url}/services/vospace",
+        "ASTROCLOUD_VOSPACE_URL": f"{runtime.service_url('vospace')}/services/vospace",
     }
     # A server believes the hub about a token for so long, in seconds; stock is 300.
     c.Spawner.args = ["--HubAuth.cache_max_age=20"]
@@ -195,7 +223,7 @@ def _servers(c: HubConfig, config: Config, runtime: Runtime, data: DataFolder) -
     # A person's own mistakes must not end the hub for everybody.
     c.Spawner.consecutive_failure_limit = 0
     c.JupyterHub.allow_named_servers = True
-    c.LocalSpawner.server_limit = config.servers.limit_per_person
+    c.PlatformSpawner.server_limit = config.servers.limit_per_person
     # That one counts stopped servers, too; it only keeps their list from growing without end.
     c.JupyterHub.named_server_limit_per_user = config.servers.limit_per_person + 50
     # A class that begins at the hour: a start is short and waits for the processor, not for the hub.

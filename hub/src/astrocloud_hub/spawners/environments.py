@@ -37,7 +37,29 @@ class EnvironmentSource(Protocol):
         ...
 
 
-class LocalEnvironments:
+class CatalogueSource:
+    """The catalogue alone, for servers that are started from images.
+
+    Parameters
+    ----------
+    config
+        Where the catalogue is, and which environment comes first.
+    """
+
+    def __init__(self, *, config: Config) -> None:
+        self._config = config
+        self._catalogue: Catalogue | None = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The environments there are, read at first use."""
+        if self._catalogue is None:
+            settings = self._config.environments
+            self._catalogue = load_catalogue(settings.folder, default=settings.default)
+        return self._catalogue
+
+
+class LocalEnvironments(CatalogueSource):
     """Environments of one machine, each a virtual environment in the data folder.
 
     Parameters
@@ -49,17 +71,8 @@ class LocalEnvironments:
     """
 
     def __init__(self, *, config: Config, data: DataFolder) -> None:
-        self._config = config
+        super().__init__(config=config)
         self._builder = local_builder(config, data)
-        self._catalogue: Catalogue | None = None
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """The environments there are, read at first use."""
-        if self._catalogue is None:
-            settings = self._config.environments
-            self._catalogue = load_catalogue(settings.folder, default=settings.default)
-        return self._catalogue
 
     async def ensure(self, environment: Environment, on_progress: Callable[[Progress], None]) -> BuiltEnvironment:
         """Return `environment`, made first if need be. Raises `BuildError`."""

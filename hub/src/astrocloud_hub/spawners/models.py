@@ -1,4 +1,4 @@
-"""What the parts of the local spawner pass between them."""
+"""What the parts of the spawners pass between them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +52,17 @@ class Person:
         if min(person.uid, person.gid, *(group.gid for group in groups), 1000) < 1000 or not name:
             raise HubError("person-ids", user=name)
         return person
+
+    def names(self) -> tuple[str, str]:
+        """Return ``passwd`` and ``group`` files in which only the person's own names are."""
+        passwd = [
+            "root:x:0:0:root:/root:/usr/sbin/nologin",
+            f"{self.username}:x:{self.uid}:{self.gid}::/home/{self.username}:/bin/bash",
+            "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin",
+        ]
+        groups = ["root:x:0:", "tty:x:5:", f"{self.username}:x:{self.gid}:"]
+        groups += [f"{group.name}:x:{group.gid}:{self.username}" for group in self.groups if group.gid != self.gid]
+        return "\n".join(passwd) + "\n", "\n".join([*groups, "nogroup:x:65534:"]) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -104,21 +104,11 @@ def tree_binds(tree: Path, person: Person, *, tutorials: Path | None) -> tuple[B
 
 def own_names(folder: Path, person: Person) -> tuple[Bind, ...]:
     """Write ``passwd`` and ``group`` files in which only `person`'s own names are, and return how they are seen."""
-    nobody = "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin"
-    passwd = [
-        "root:x:0:0:root:/root:/usr/sbin/nologin",
-        f"{person.username}:x:{person.uid}:{person.gid}::/home/{person.username}:/bin/bash",
-        nobody,
-    ]
-    groups = ["root:x:0:", "tty:x:5:", f"{person.username}:x:{person.gid}:"]
-    groups += [f"{group.name}:x:{group.gid}:{person.username}" for group in person.groups if group.gid != person.gid]
-    return (
-        _written(folder / "passwd", passwd, "/etc/passwd"),
-        _written(folder / "group", [*groups, "nogroup:x:65534:"], "/etc/group"),
-    )
+    passwd, groups = person.names()
+    return (_written(folder / "passwd", passwd, "/etc/passwd"), _written(folder / "group", groups, "/etc/group"))
 
 
-def _written(path: Path, lines: Sequence[str], target: str) -> Bind:
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def _written(path: Path, text: str, target: str) -> Bind:
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o644)
     return Bind(source=os.path.realpath(path), target=target)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from astrocloud.core.errors import ConfigError
 
@@ -21,6 +21,9 @@ SERVICE_PORT: Final = 8080
 """Where every service listens in its own pod."""
 HUB_PORT: Final = 8081
 """Where the hub listens in its pod."""
+
+_NOT_THE_INTERNET: Final = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
+"""Private networks, the cluster's own among them, and where a cloud tells a machine its secrets."""
 
 _AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -44,6 +47,15 @@ class ClusterDatabase(ClusterBlock):
     """How its certificate is checked, in libpq's words."""
 
 
+class ClusterReserve(ClusterBlock):
+    """How much of its limits a server is sure of, and a node must have free for it: the rest is shared."""
+
+    memory: float = Field(default=0.5, gt=0, le=1)
+    """The part of its memory."""
+    cpus: float = Field(default=0.1, gt=0, le=1)
+    """The part of its processors."""
+
+
 class ClusterServers(ClusterBlock):
     """What people's servers are made of."""
 
@@ -61,6 +73,19 @@ class ClusterServers(ClusterBlock):
     """Their priority class, if there is one."""
     environments: dict[str, str] = {}
     """The id of an environment -> its image, best by digest."""
+    reserve: ClusterReserve = ClusterReserve()
+    """How much of its limits a server is sure of."""
+    queue_wait_s: int = Field(default=8, ge=0, le=3600)
+    """How long a server waits for room, in seconds; more where the cluster grows when it is full."""
+    tmp_size: ByteSize = ByteSize(10 * 2**30)
+    """How much a server may hold in ``/tmp``, on its node's disk."""
+    dns: list[dict[str, Any]] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
+    """Where names are looked up: peers of a network policy."""
+    egress: list[dict[str, Any]] = [
+        {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": list(_NOT_THE_INTERNET)}}]},
+        {"to": [{"ipBlock": {"cidr": "::/0", "except": ["fc00::/7", "fe80::/10"]}}]},
+    ]
+    """Where servers may connect to besides the platform: egress rules of a network policy; by default the internet."""
 
 
 class Cluster(ClusterBlock):

@@ -1,0 +1,276 @@
+"""All of people's pods on one cluster: what sends them there, and knows them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+
+from astrocloud.core.cluster import Cluster
+from astrocloud.environments.models import ResourceChoice
+from astrocloud_hub.errors import HubError
+from astrocloud_hub.spawners.environments import CatalogueSource
+from astrocloud_hub.spawners.kube import objects
+from astrocloud_hub.spawners.kube.api import ClusterApi, ClusterError
+from astrocloud_hub.spawners.kube.models import LABEL, Ground, Json, Quota, ServerPlan
+from astrocloud_hub.spawners.kube.nodes import NodeWatch
+from astrocloud_hub.spawners.kube.refusals import refusal
+from astrocloud_hub.spawners.kube.room import Room, free_room
+from astrocloud_hub.spawners.kube.watching import PodWatch
+from astrocloud_hub.spawners.models import Person
+
+_NOT_THE_SOURCE: Final = frozenset(
+    {
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
+    }
+)
+"""What of a volume's spec does not say where its bytes are."""
+
+_CREATED_ONCE: Final = frozenset({"PersistentVolume", "PersistentVolumeClaim"})
+"""What cannot be changed once it is there."""
+
+_log = structlog.get_logger()
+
+
+class Fleet:
+    """People's pods, and what they need around them.
+
+    Parameters
+    ----------
+    api
+        The cluster.
+    cluster
+        What the chart says of it.
+    quota
+        What one person may use at once.
+    """
+
+    def __init__(self, *, api: ClusterApi, cluster: Cluster, quota: Quota) -> None:
+        self._api = api
+        self._cluster = cluster
+        self._quota = quota
+        self._ground: Ground | None = None
+        self._made: dict[str, str] = {}
+        self._starting = asyncio.Lock()
+        labels = Ground(cluster=cluster, tree={}, quota=quota).pod_labels
+        self.watch = PodWatch(api=api, labels=labels)
+        self.nodes = NodeWatch(api=api)
+
+    async def start(self) -> None:
+        """Return when all pods are known. Raises `HubError` ``server-cluster`` when the cluster does not answer."""
+        try:
+            await self.watch.start()
+        except ClusterError as err:
+            raise HubError("server-cluster", reason=str(err)[:300]) from err
+        self.nodes.start()
+
+    async def stop(self) -> None:
+        """Watch no more; pods stay."""
+        await self.watch.stop()
+        await self.nodes.stop()
+
+    def namespace(self, username: str) -> str:
+        """Return the name of a person's namespace."""
+        return f"{self._cluster.servers.namespace_prefix}{username}"
+
+    def image(self, environment: str) -> str:
+        """Return the image of an environment. Raises `HubError` ``server-environment-image``."""
+        images = self._cluster.servers.environments
+        if environment not in images:
+            raise HubError(
+                "server-environment-image", environment=environment, allowed=", ".join(sorted(images)) or "-"
+            )
+        return images[environment]
+
+    @property
+    def queue_wait_s(self) -> int:
+        """How long a server waits for room, in seconds."""
+        return self._cluster.servers.queue_wait_s
+
+    async def ground(self) -> Ground:
+        """Return the cluster as people's servers need to know it. Raises `HubError` ``server-cluster``."""
+        async with self._starting:
+            if self._ground is None:
+                self._ground = Ground(cluster=self._cluster, tree=await self._tree(), quota=self._quota)
+        return self._ground
+
+    async def _tree(self) -> Json:
+        """Return where the bytes of the release's file tree are."""
+        cluster = self._cluster
+        claims = f"/api/v1/namespaces/{cluster.namespace}/persistentvolumeclaims"
+        try:
+            claim = await self._api.get(f"{claims}/{cluster.servers.tree_claim}")
+            name = claim["spec"].get("volumeName")
+            if not name:
+                raise HubError("server-cluster", reason=f"the claim {cluster.servers.tree_claim} has no volume yet")
+            volume = await self._api.get(f"/api/v1/persistentvolumes/{name}")
+        except ClusterError as err:
+            raise HubError("server-cluster", reason=str(err)[:300]) from err
+        return {key: value for key, value in volume["spec"].items() if key not in _NOT_THE_SOURCE}
+
+    # Sending
+
+    async def ensure_namespace(self, person: Person) -> None:
+        """Make a person's namespace and what is in it, where it is not as it should be.
+
+        Raises
+        ------
+        HubError
+            ``server-namespace`` when it is somebody else's, or what `refusal` says.
+        """
+        made = objects.namespace_objects(await self.ground(), person)
+        name = made[0]["metadata"]["name"]
+        wanted = made[0]["metadata"]["annotations"][f"{LABEL}/made-from"]
+        if self._made.get(name) == wanted:
+            return
+        try:
+            found = await self._api.get(f"/api/v1/namespaces/{name}")
+        except ClusterError as err:
+            if err.status != 404:
+                raise refusal(err.status, err.message, namespace=name) from err
+            found = None
+        if found is not None:
+            self._check_ours(found, person)
+            if (found["metadata"].get("annotations") or {}).get(f"{LABEL}/made-from") == wanted:
+                self._made[name] = wanted
+                return
+        try:
+            await self._make_all(made)
+        except ClusterError as err:
+            raise refusal(err.status, err.message, namespace=name) from err
+        self._made[name] = wanted
+        _log.info("namespace-made", user=person.username, namespace=name)
+
+    def _check_ours(self, found: Json, person: Person) -> None:
+        labels = found["metadata"].get("labels") or {}
+        told = {
+            f"{LABEL}/release": self._cluster.release,
+            f"{LABEL}/release-namespace": self._cluster.namespace,
+            f"{LABEL}/user": person.username,
+        }
+        if any(labels.get(key) != value for key, value in told.items()):
+            raise HubError("server-namespace", namespace=found["metadata"]["name"])
+        if found["metadata"].get("deletionTimestamp"):
+            raise HubError("server-namespace-ending", namespace=found["metadata"]["name"])
+
+    async def _make_all(self, made: Sequence[Json]) -> None:
+        namespace, *rest = made
+        digest = namespace["metadata"]["annotations"]
+        # It says what is in it when all of that is there.
+        await self._api.apply({**namespace, "metadata": {**namespace["metadata"], "annotations": {}}})
+        await asyncio.gather(*(self._make(each) for each in rest))
+        await self._api.apply({**namespace, "metadata": {**namespace["metadata"], "annotations": digest}})
+
+    async def _make(self, made: Json) -> None:
+        if made["kind"] not in _CREATED_ONCE:
+            await self._api.apply(made)
+            return
+        try:
+            await self._api.create(made)
+        except ClusterError as err:
+            if err.status != 409:
+                raise
+
+    async def create_pod(self, plan: ServerPlan) -> Json:
+        """Create the pod of a server and return it. Raises what `refusal` says."""
+        namespace = self.namespace(plan.person.username)
+        try:
+            return await self._api.create(objects.pod(await self.ground(), plan))
+        except ClusterError as err:
+            if err.status == 404:
+                # The namespace went without the hub; the next start makes it anew.
+                self._made.pop(namespace, None)
+            raise refusal(err.status, err.message, namespace=namespace) from err
+
+    async def delete_pod(self, namespace: str, name: str, *, grace_s: int, uid: str = "") -> None:
+        """Ask for the end of a pod. Raises `HubError` ``server-cluster``."""
+        try:
+            await self._api.delete_pod(namespace, name, grace_s=grace_s, uid=uid)
+        except ClusterError as err:
+            raise HubError("server-cluster", reason=str(err)[:300]) from err
+
+    # Looking
+
+    async def follow_events(self, pod: Json, seen: list[Json], changed: asyncio.Event) -> None:
+        """Add the events about `pod` to `seen` as they come, and set `changed`, until cancelled."""
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/events"
+        selector = f"involvedObject.uid={pod['metadata']['uid']}"
+        while True:
+            try:
+                found = await self._api.get(path, fieldSelector=selector)
+                seen[:] = found["items"]
+                changed.set()
+                version = str(found["metadata"]["resourceVersion"])
+                async for event in self._api.watch(path, version=version, seconds=60, fieldSelector=selector):
+                    if event["type"] in {"ADDED", "MODIFIED"}:
+                        seen.append(event["object"])
+                        changed.set()
+            except ClusterError as err:
+                # They only say more than the pod does.
+                _log.debug("events-not-read", reason=str(err)[:300])
+                await asyncio.sleep(1)
+
+    async def fitting(self, choices: Sequence[ResourceChoice], spec: Json) -> list[str]:
+        """Return the ids of the sizes for which there is room now; none when that cannot be found out.
+
+        Parameters
+        ----------
+        choices
+            The sizes there are.
+        spec
+            The spec of the pod for which there was no room.
+        """
+        try:
+            nodes, pods = await asyncio.gather(
+                self._api.get("/api/v1/nodes", resourceVersion="0"), self._api.get("/api/v1/pods", resourceVersion="0")
+            )
+        except ClusterError as err:
+            _log.warning("room-not-known", reason=str(err)[:300])
+            return []
+        free = free_room(nodes["items"], pods["items"], spec)
+        reserve = self._cluster.servers.reserve
+        return [
+            choice.id
+            for choice in choices
+            if any(
+                room.holds(
+                    Room(memory_bytes=int(choice.memory) * reserve.memory, cpus=choice.cpus * reserve.cpus),
+                )
+                for room in free
+            )
+        ]
+
+    def strangers(self, known: set[str]) -> list[Json]:
+        """Return running pods that are not among `known` (``NAMESPACE/NAME``): nobody will ever stop them."""
+        found: list[Any] = []
+        for pod in self.watch.pods():
+            metadata = pod["metadata"]
+            if "deletionTimestamp" not in metadata and f"{metadata['namespace']}/{metadata['name']}" not in known:
+                found.append(pod)
+        return found
+
+
+def fleet_of(api: ClusterApi, *, cluster: Cluster, catalogue: CatalogueSource, servers: int) -> Fleet:
+    """Return the fleet of a hub.
+
+    Parameters
+    ----------
+    api
+        The cluster.
+    cluster
+        What the chart says of it.
+    catalogue
+        The environments and their sizes: a person may run `servers` of the largest at once.
+    servers
+        How many servers one person may run.
+    """
+    sizes = [size for environment in catalogue.catalogue for size in environment.resources]
+    memory, cpus = max(int(size.memory) for size in sizes), max(size.cpus for size in sizes)
+    quota = Quota(servers=servers, memory_bytes=servers * memory, cpus=servers * cpus, largest_memory_bytes=memory)
+    return Fleet(api=api, cluster=cluster, quota=quota)

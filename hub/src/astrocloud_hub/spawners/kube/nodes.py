@@ -1,0 +1,83 @@
+"""Knowing which nodes do not answer any more, before the cluster takes note: it waits 50 s.
+
+Each node renews its lease every ten seconds. When one stopped, each server on it is tried as well, so that a node which
+only cannot reach the cluster's API keeps its servers.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from astrocloud_hub.spawners.kube.api import ClusterApi, ClusterError
+
+LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+LOOK_EVERY_S: Final = 5.0
+SILENT_S: Final = 18.0
+"""So long without a renewal and a node counts as silent."""
+
+_log = structlog.get_logger()
+
+
+class NodeWatch:
+    """The nodes that are silent now.
+
+    Parameters
+    ----------
+    api
+        The cluster.
+    """
+
+    def __init__(self, *, api: ClusterApi) -> None:
+        self._api = api
+        self._renewed: dict[str, tuple[str, float]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look; nothing when that has begun."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def silent(self, node: str) -> bool:
+        """Tell whether `node` has not been heard of for a while; one that never was is not silent."""
+        _, since = self._renewed.get(node, ("", time.monotonic()))
+        return time.monotonic() - since > SILENT_S
+
+    def note(self, leases: dict[str, str], *, now: float) -> None:
+        """Note when each node last renewed its lease; by our own clock, as theirs may differ.
+
+        Parameters
+        ----------
+        leases
+            Node -> what its lease says, which changes with each renewal.
+        now
+            The present time, by the monotonic clock.
+        """
+        for node, said in leases.items():
+            if self._renewed.get(node, ("", 0.0))[0] != said:
+                self._renewed[node] = (said, now)
+        for node in set(self._renewed) - set(leases):
+            del self._renewed[node]
+
+    async def _run(self) -> None:
+        failing = False
+        while True:
+            try:
+                found = await self._api.get(LEASES)
+                said = {each["metadata"]["name"]: str(each["spec"].get("renewTime")) for each in found["items"]}
+                self.note(said, now=time.monotonic())
+                failing = False
+            except (ClusterError, KeyError, TypeError) as err:
+                # Nobody is silent whom we cannot hear.
+                self._renewed.clear()
+                if not failing:
+                    _log.warning("nodes-not-watched", reason=str(err)[:300])
+                failing = True
+            await asyncio.sleep(LOOK_EVERY_S)

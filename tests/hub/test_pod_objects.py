@@ -1,0 +1,135 @@
+"""What is sent to a cluster for a person, compared whole with golden files.
+
+`ASTROCLOUD_WRITE_GOLDEN=1` writes them anew; look at the difference before committing it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astrocloud.core.cluster import Cluster
+from astrocloud_hub.spawners.kube import objects
+from astrocloud_hub.spawners.kube.models import Ground, Placement, Quota, ServerPlan, server_label
+from astrocloud_hub.spawners.models import Group, Limits, Person
+
+GOLDEN = Path(__file__).with_name("golden")
+GIB = 2**30
+
+ADA = Person(username="ada", uid=200001, gid=200001, groups=(Group(name="survey", gid=400001),))
+BEN = Person(username="ben", uid=200002, gid=200002)
+
+
+def cluster(**servers: Any) -> Cluster:
+    document = {
+        "release": "sky",
+        "namespace": "astro",
+        "public_url": "https://astro.example.org",
+        "proxy": "http://sky-astrocloud",
+        "proxy_api": "http://sky-astrocloud-proxy-api:8001",
+        "hub": "http://sky-astrocloud-hub:8081",
+        "services": {name: f"http://sky-astrocloud-{name}:8080" for name in ("portal", "passport", "vospace")},
+        "database": {"host": "db.example.org"},
+        "servers": {"tree_claim": "sky-astrocloud-tree", **servers},
+    }
+    return Cluster.model_validate(document)
+
+
+def ground(**servers: Any) -> Ground:
+    quota = Quota(servers=3, memory_bytes=48 * GIB, cpus=12, largest_memory_bytes=16 * GIB)
+    tree = {"nfs": {"server": "nfs.example.org", "path": "/tree"}, "mountOptions": ["nfsvers=4.2", "hard"]}
+    return Ground(cluster=cluster(**servers), tree=tree, quota=quota)
+
+
+def plan(**changes: Any) -> ServerPlan:
+    standard: dict[str, Any] = {
+        "person": ADA,
+        "server": "",
+        "pod": "default-0a1b2c",
+        "environment": "astro",
+        "size": "small",
+        "image": "registry.example.org/astro@sha256:" + "0" * 64,
+        "command": ("python", "-m", "astrocloud_lab.serve", "--HubAuth.cache_max_age=20"),
+        "variables": {"HOME": "/home/ada", "USER": "ada", "JUPYTERHUB_API_TOKEN": "a-token"},
+        "limits": Limits(memory_bytes=2 * GIB, processes=512, cpus=1),
+    }
+    return ServerPlan(**{**standard, **changes})
+
+
+def same_as(name: str, found: Any) -> None:
+    """Compare `found` with the golden file `name`."""
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("ASTROCLOUD_WRITE_GOLDEN"):
+        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    assert found == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_person_s_namespace_and_what_is_in_it() -> None:
+    same_as("namespace", objects.namespace_objects(ground(), ADA))
+
+
+def test_the_pod_of_a_person_in_a_group() -> None:
+    same_as("pod", objects.pod(ground(), plan()))
+
+
+def test_a_pod_with_everything_an_operator_and_a_choice_can_say() -> None:
+    there = ground(
+        namespace_prefix="people-",
+        node_selector={"astrocloud.org/servers": "yes"},
+        tolerations=[{"key": "servers", "operator": "Exists", "effect": "NoSchedule"}],
+        image_pull_secrets=[{"name": "registry"}],
+        priority_class="sky-astrocloud-server",
+        reserve={"memory": 1, "cpus": 0.5},
+        tmp_size="2GiB",
+    )
+    wanted = plan(
+        person=BEN,
+        server="Night of the 3rd",
+        size="large",
+        limits=Limits(memory_bytes=16 * GIB, processes=2048, cpus=4),
+        placement=Placement(node_selector={"disk": "fast"}, region="guizhou"),
+    )
+    same_as("pod-everything", objects.pod(there, wanted))
+
+
+def test_networks_that_an_operator_opens_are_opened() -> None:
+    lets_out = [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 443}]}]
+    policies = [
+        made
+        for made in objects.namespace_objects(ground(egress=lets_out, dns=[{"podSelector": {}}]), BEN)
+        if made["kind"] == "NetworkPolicy"
+    ]
+    same_as("network-policies", policies)
+
+
+def test_the_token_is_in_no_repr() -> None:
+    assert "a-token" not in repr(plan())
+
+
+def test_what_a_namespace_was_made_from_changes_with_any_of_it() -> None:
+    def made_from(there: Ground, person: Person) -> str:
+        return objects.namespace_objects(there, person)[0]["metadata"]["annotations"]["astrocloud.org/made-from"]
+
+    assert made_from(ground(), ADA) == made_from(ground(), ADA)
+    assert made_from(ground(), ADA) != made_from(ground(egress=[]), ADA)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("", "default"),
+        ("second", "second"),
+        ("default", "x-"),
+        ("x-1", "x-"),
+        ("Night of the 3rd", "x-"),
+        ("天文", "x-"),
+        ("a" * 41, "x-"),
+        ("a-", "x-"),
+    ],
+)
+def test_a_server_s_name_becomes_a_label_that_no_other_has(name: str, label: str) -> None:
+    found = server_label(name)
+
+    assert found == label or (label == "x-" and found.startswith("x-") and len(found) == 18)
