@@ -1,9 +1,7 @@
 """A cluster for the tests: the one made here, or the one that KUBECONFIG names."""
 
-import json
 import os
 import secrets
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ import pytest
 from tests.kube.cluster import images, machines
 from tests.kube.cluster.__main__ import down, up
 from tests.kube.cluster.layout import HOSTS, KUBECONFIG, REGISTRY
-from tests.kube.cluster.programs import program
+from tests.kube.installation import BASELINE, NODE_PORT, Installation, values_for
+from tests.kube.kubectl import Kubectl
 
 TEST_IMAGE = f"{REGISTRY}/astrocloud/test:1"
 
@@ -24,28 +23,14 @@ def say(line: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
+class Cluster(Kubectl):
     """A running cluster, and the registry that its nodes take images from."""
 
-    kubeconfig: Path
     registry: str
     image: str
     """An image there with a shell and Python."""
     own: bool
     """Whether it is the one made here, whose nodes can be switched off."""
-
-    def try_kubectl(self, *arguments: str, given: Any = None) -> subprocess.CompletedProcess[str]:
-        text = None if given is None else json.dumps(given)
-        command = [str(program("kubectl")), "--kubeconfig", str(self.kubeconfig), *arguments]
-        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-
-    def kubectl(self, *arguments: str, given: Any = None) -> str:
-        done = self.try_kubectl(*arguments, given=given)
-        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
-
-    def get(self, *arguments: str) -> Any:
-        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +58,37 @@ def built_images(cluster: Cluster) -> dict[str, str]:
     """The platform's own images, by name, each named by its digest in the cluster's registry."""
     if not cluster.own:
         pytest.skip("images are pushed to the registry of a cluster of our own")
-    return images.make("hub", "services", "proxy", prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)
+    names = ("hub", "services", "proxy", "database")
+    return images.make(*names, prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Installation]:
+    """A platform installed by Helm, with every part running; who changes it puts it back."""
+    address = next(
+        found["address"]
+        for found in cluster.get("nodes")["items"][0]["status"]["addresses"]
+        if found["type"] == "InternalIP"
+    )
+    url = f"http://{address}:{NODE_PORT}"
+    tested = images.digest_of(cluster.image)
+    given = built_images | {"astro": f"{cluster.image.rpartition(':')[0]}@{tested}"}
+    made = Installation(
+        kube=cluster,
+        namespace=f"test-{secrets.token_hex(3)}",
+        release="sky",
+        url=url,
+        values=values_for(given, public_url=url),
+    )
+    metadata = {"name": made.namespace, "labels": BASELINE}
+    cluster.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    try:
+        made.apply()
+        made.wait()
+        yield made
+    finally:
+        made.helm("uninstall", made.release, "--ignore-not-found", "--wait")
+        cluster.kubectl("delete", "namespace", made.namespace, "--timeout=120s")
 
 
 @pytest.fixture

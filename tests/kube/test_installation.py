@@ -1,131 +1,124 @@
-"""The chart on a running cluster. The platform's parts do not read the cluster's settings yet: no sign-in here."""
+"""The chart's life on a running cluster: installed, upgraded, rolled back, uninstalled, installed again."""
 
 import json
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 
-from tests.kube.cluster.programs import program
-from tests.kube.conftest import Cluster
+from tests.kube.installation import CHART, Installation, until
+from tests.kube.test_platform import both
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
 
-CHART = Path(__file__).parents[2] / "helm" / "astrocloud"
+
+def test_the_images_of_the_menu_are_fetched_to_every_node(installation: Installation) -> None:
+    installation.kubectl("rollout", "status", "--timeout=180s", f"daemonset/{installation.name}-prepuller")
 
 
-def named(reference: str) -> dict[str, str]:
-    repository, _, digest = reference.partition("@")
-    return {"repository": repository, "digest": digest}
+def test_what_a_part_runs_is_told_by_its_digest(installation: Installation) -> None:
+    wanted = installation.values["proxy"]["image"]["digest"]
 
-
-@pytest.fixture(scope="module")
-def values(cluster: Cluster, built_images: dict[str, str]) -> dict[str, Any]:
-    tested = {"repository": cluster.image.rpartition(":")[0], "tag": cluster.image.rpartition(":")[2]}
-    return {
-        "hub": {"image": named(built_images["hub"])},
-        "proxy": {"image": named(built_images["proxy"])},
-        "services": {"image": named(built_images["services"])},
-        "environments": {"astro": {"image": tested}},
-        # There is no PostgreSQL image here to begin with.
-        "database": {"kind": "external", "external": {"host": "postgresql.example.org"}},
-        "storage": {"tree": {"claim": {"size": "1Gi"}}},
+    running = {
+        status["imageID"].rpartition("@")[2]
+        for pod in installation.pods("proxy")
+        for status in pod["status"]["containerStatuses"]
     }
 
-
-@pytest.fixture(scope="module")
-def namespace(cluster: Cluster) -> Iterator[str]:
-    name = "test-installation"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    cluster.kubectl("create", "-f", "-", given=made)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--timeout=60s")
+    assert running == {wanted}
 
 
-def helm(cluster: Cluster, namespace: str, *arguments: str, given: Any = None) -> str:
-    command = [str(program("helm")), "--kubeconfig", str(cluster.kubeconfig), "--namespace", namespace, *arguments]
-    text = None if given is None else json.dumps(given)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def release(cluster: Cluster, namespace: str, values: dict[str, Any]) -> Iterator[str]:
-    helm(cluster, namespace, "install", "sky", str(CHART), "--values", "-", "--timeout", "180s", given=values)
-    yield "sky-astrocloud"
-    helm(cluster, namespace, "uninstall", "sky", "--ignore-not-found")
-
-
-def keys(cluster: Cluster, namespace: str, release: str) -> dict[str, str]:
-    data: dict[str, str] = cluster.get("secret", "-n", namespace, f"{release}-secrets")["data"]
-    return data
-
-
-def test_the_proxy_runs_and_the_images_are_fetched(cluster: Cluster, namespace: str, release: str) -> None:
-    for workload in (f"deployment/{release}-proxy", f"daemonset/{release}-prepuller"):
-        cluster.kubectl("rollout", "status", "-n", namespace, "--timeout=180s", workload)
-
-
-def test_what_a_part_runs_is_told_by_its_digest(
-    cluster: Cluster, namespace: str, release: str, values: dict[str, Any]
-) -> None:
-    cluster.kubectl("rollout", "status", "-n", namespace, "--timeout=180s", f"deployment/{release}-proxy")
-    pods = cluster.get("pods", "-n", namespace, "-l", "app.kubernetes.io/component=proxy")["items"]
-
-    running = [status["imageID"] for found in pods for status in found["status"]["containerStatuses"]]
-
-    assert [image.rpartition("@")[2] for image in running] == [values["proxy"]["image"]["digest"]]
-
-
-def test_the_tree_is_claimed(cluster: Cluster, namespace: str, release: str) -> None:
-    claim = f"pvc/{release}-tree"
-    cluster.kubectl("wait", "-n", namespace, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s", claim)
-
-
-def test_the_keys_are_made_once_and_kept(
-    cluster: Cluster, namespace: str, release: str, values: dict[str, Any]
-) -> None:
+def test_every_listed_key_is_made(installation: Installation) -> None:
     listed = (CHART / "files" / "secrets.txt").read_text(encoding="utf-8").splitlines()
-    made = keys(cluster, namespace, release)
+
+    made = installation.keys()
+
     assert sorted(made) == sorted(line for line in listed if line and not line.startswith("#"))
     assert len(set(made.values())) == len(made)
 
-    # As if this version needed one that the earlier did not know.
-    drop = json.dumps([{"op": "remove", "path": "/data/hub-crypt"}])
-    cluster.kubectl("patch", "secret", "-n", namespace, f"{release}-secrets", "--type=json", "-p", drop)
-    helm(cluster, namespace, "upgrade", "sky", str(CHART), "--values", "-", "--timeout", "180s", given=values)
 
-    after = keys(cluster, namespace, release)
-    assert after.keys() == made.keys()
-    assert {name for name in made if after[name] != made[name]} == {"hub-crypt"}
+def test_no_key_is_in_what_helm_keeps(installation: Installation) -> None:
+    kept = installation.helm("get", "manifest", "sky") + installation.helm("get", "values", "sky", "-a")
+    kept += installation.helm("get", "hooks", "sky")
 
-
-def test_no_key_is_in_what_helm_keeps(cluster: Cluster, namespace: str, release: str) -> None:
-    kept = helm(cluster, namespace, "get", "manifest", "sky") + helm(cluster, namespace, "get", "values", "sky", "-a")
-    kept += helm(cluster, namespace, "get", "hooks", "sky")
-
-    for name, value in keys(cluster, namespace, release).items():
+    for name, value in installation.keys().items():
         assert value not in kept, name
 
 
-def test_the_job_s_rights_end_with_it(cluster: Cluster, namespace: str, release: str) -> None:
-    left = cluster.get("role,rolebinding,serviceaccount,job", "-n", namespace)["items"]
+def test_the_rights_to_make_keys_end_with_the_job(installation: Installation) -> None:
+    kinds = "role,rolebinding,serviceaccount,job"
+    left = installation.kube.get(kinds, "-n", installation.namespace)["items"]
 
-    assert [found["kind"] for found in left if found["metadata"]["name"] == f"{release}-secrets"] == []
+    assert [found["kind"] for found in left if found["metadata"]["name"] == f"{installation.name}-secrets"] == []
 
 
-def test_uninstalling_leaves_files_and_keys(
-    cluster: Cluster, namespace: str, release: str, values: dict[str, Any]
-) -> None:
-    before = keys(cluster, namespace, release)
+def test_a_key_that_a_version_adds_is_made_and_no_other_changed(installation: Installation) -> None:
+    before = installation.keys()
+    # One that nothing reads before its first use, as if this version had brought it.
+    drop = json.dumps([{"op": "remove", "path": "/data/passport-keys"}])
+    installation.kubectl("patch", "secret", f"{installation.name}-secrets", "--type=json", "-p", drop)
 
-    helm(cluster, namespace, "uninstall", "sky", "--wait")
+    installation.apply()
 
-    assert keys(cluster, namespace, release) == before
-    claim = cluster.get("pvc", "-n", namespace, f"{release}-tree")
-    assert claim["status"]["phase"] == "Bound"
-    assert cluster.get("deployments", "-n", namespace)["items"] == []
+    after = installation.keys()
+    assert after.keys() == before.keys()
+    assert {name for name in before if after[name] != before[name]} == {"passport-keys"}
+    back = json.dumps([{"op": "replace", "path": "/data/passport-keys", "value": before["passport-keys"]}])
+    installation.kubectl("patch", "secret", f"{installation.name}-secrets", "--type=json", "-p", back)
+
+
+async def test_upgrade_and_rollback_keep_people_signed_in(installation: Installation) -> None:
+    name: dict[str, Any] = {"name": {"en": "Other Sky", "zh": "另一片天空"}}
+    config = installation.values["config"]
+    async with installation.person("ann") as ann:
+        await ann.sign_in()
+
+        async def title() -> str:
+            async with ann.session.get(f"{ann.url}/") as answer:
+                found = re.search("<title>(.*?)</title>", await answer.text())
+                return found[1] if found else ""
+
+        async def is_other() -> bool:
+            return "Other Sky" in await title()
+
+        async def is_own() -> bool:
+            return "Astrocloud" in await title()
+
+        installation.apply(config=config | name)
+        installation.wait()
+        await until("the new name", is_other)
+        await until("the session after the upgrade", lambda: both(ann))
+
+        installation.helm("rollback", "sky")
+        installation.wait()
+        await until("the earlier name", is_own)
+        await until("the session after the rollback", lambda: both(ann))
+
+
+async def test_uninstalling_leaves_everything_that_an_installation_finds_again(installation: Installation) -> None:
+    token = installation.token("ann")
+    async with installation.person("ann") as ann:
+        file = f"{installation.url}/services/vospace/files/home/ann/kept.txt"
+        headers = {"Authorization": f"Bearer {token}"}
+        async with ann.session.put(file, data=b"kept", headers=headers) as answer:
+            assert answer.status in {200, 201}
+        before = installation.keys()
+
+        installation.helm("uninstall", "sky", "--wait")
+
+        assert installation.kube.get("deployments,statefulsets", "-n", installation.namespace)["items"] == []
+        assert installation.keys() == before
+        for claim in (f"{installation.name}-tree", f"data-{installation.name}-database-0"):
+            assert installation.kube.get("pvc", "-n", installation.namespace, claim)["status"]["phase"] == "Bound"
+
+        installation.apply()
+        installation.wait()
+
+        await until("signing in again", lambda: signs_in(ann))
+        async with ann.session.get(file, headers=headers) as answer:
+            assert await answer.read() == b"kept"
+
+
+async def signs_in(person: Any) -> bool:
+    status, path = await person.sign_in()
+    return (status, path) == (200, "/services/portal/home")

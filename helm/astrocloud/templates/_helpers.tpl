@@ -12,6 +12,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* What the names of the whole cluster's objects begin with. */}}
+{{- define "astrocloud.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "astrocloud.fullname" .) -}}
+{{- end -}}
+
 {{- define "astrocloud.secret" -}}
 {{- .Values.secrets.existingSecret | default (printf "%s-secrets" (include "astrocloud.fullname" .)) -}}
 {{- end -}}
@@ -128,7 +133,7 @@ imagePullSecrets:
 {{- if .values.priorityClassName }}
 priorityClassName: {{ .values.priorityClassName }}
 {{- else if .root.Values.priorityClasses.create }}
-priorityClassName: {{ include "astrocloud.fullname" .root }}-platform
+priorityClassName: {{ include "astrocloud.clusterName" .root }}-platform
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:

@@ -1,0 +1,150 @@
+"""A platform that Helm installed on a cluster, for the tests to use."""
+
+import asyncio
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from tests.kube.cluster.programs import program
+from tests.kube.kubectl import Kubectl
+from tests.support.person import Person
+
+CHART: Final = Path(__file__).parents[2] / "helm" / "astrocloud"
+NODE_PORT: Final = 30180
+BASELINE: Final = {"pod-security.kubernetes.io/enforce": "baseline"}
+"""VOSpace owns files as people do, which is more than Pod Security's ``restricted`` lets anybody."""
+
+
+def named(reference: str) -> dict[str, str]:
+    """Return an image of the chart's values that is named by its digest."""
+    repository, _, digest = reference.partition("@")
+    return {"repository": repository, "digest": digest}
+
+
+def values_for(images: dict[str, str], *, public_url: str, node_port: int = NODE_PORT) -> dict[str, Any]:
+    """Return the chart's values for a small platform of `images`, named by their digests."""
+    small: dict[str, Any] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+    return {
+        "config": {"public_url": public_url, "logging": {"level": "info"}},
+        "hub": {"image": named(images["hub"]), "resources": small},
+        "proxy": {
+            "image": named(images["proxy"]),
+            "resources": small,
+            "service": {"type": "NodePort", "nodePort": node_port},
+        },
+        "services": {
+            "image": named(images["services"]),
+            "passport": {"resources": small},
+            "portal": {"replicas": 2, "resources": small},
+            "vospace": {"replicas": 2, "resources": small},
+        },
+        "environments": {"astro": {"image": named(images["astro"])}},
+        "database": {"bundled": {"image": named(images["database"]), "size": "1Gi", "resources": small}},
+        "storage": {"tree": {"claim": {"size": "1Gi"}}},
+    }
+
+
+@dataclass(kw_only=True)
+class Installation:
+    """One release of the chart in a namespace of its own."""
+
+    kube: Kubectl
+    namespace: str
+    release: str
+    url: str
+    """Where people come in."""
+    values: dict[str, Any]
+    """What it is installed with."""
+    passwords: dict[str, str] = field(default_factory=dict)
+    """The people whom the tests added."""
+
+    @property
+    def name(self) -> str:
+        """What the names of its objects begin with."""
+        return f"{self.release}-astrocloud"
+
+    def helm(self, *arguments: str, given: Any = None) -> str:
+        """Return what helm prints."""
+        command = [str(program("helm")), "--kubeconfig", str(self.kube.kubeconfig), "--namespace", self.namespace]
+        text = None if given is None else json.dumps(given)
+        done = subprocess.run([*command, *arguments], input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def apply(self, *, chart: Path = CHART, **changed: Any) -> None:
+        """Install or upgrade the release with its values, `changed` in place of those at the top."""
+        values = self.values | changed
+        self.helm(
+            *("upgrade", "--install", self.release, str(chart), "--values", "-", "--timeout", "300s"), given=values
+        )
+
+    def wait(self, *parts: str, within_s: int = 240) -> None:
+        """Return when all pods of `parts`, by default of every part, are ready and of the newest kind."""
+        for part in parts or ("database", "passport", "portal", "vospace", "hub", "proxy"):
+            kind = "statefulset" if part == "database" else "deployment"
+            self.kubectl("rollout", "status", f"--timeout={within_s}s", f"{kind}/{self.name}-{part}")
+
+    def kubectl(self, *arguments: str, given: Any = None) -> str:
+        """Return what kubectl prints about the release's namespace."""
+        return self.kube.kubectl("-n", self.namespace, *arguments, given=given)
+
+    def pods(self, part: str) -> list[dict[str, Any]]:
+        """Return the pods of `part` that are not on their way out."""
+        selector = f"app.kubernetes.io/component={part},app.kubernetes.io/instance={self.release}"
+        found: list[dict[str, Any]] = self.kube.get("pods", "-n", self.namespace, "-l", selector)["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def delete(self, part: str, *, at_once: bool = True) -> None:
+        """Delete the pods of `part`, as if their node had ended them."""
+        names = [pod["metadata"]["name"] for pod in self.pods(part)]
+        self.kubectl("delete", "pod", *names, *(("--grace-period=0", "--force") if at_once else ()))
+
+    def run(self, *command: str, given: str | None = None) -> str:
+        """Return what a command prints in the passport's pod, where an operator's commands are given."""
+        pod = f"deployment/{self.name}-passport"
+        done = self.kube.run("exec", *(["-i"] if given else []), "-n", self.namespace, pod, "--", *command, given=given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def add(self, name: str, *, admin: bool = False) -> str:
+        """Return the password of the person `name`, whom an operator adds if need be."""
+        if name not in self.passwords:
+            password = secrets.token_urlsafe(12)
+            flags = ["--admin"] if admin else []
+            self.run("astrocloud", "user", "add", name, "--password-stdin", *flags, given=password + "\n")
+            self.passwords[name] = password
+        return self.passwords[name]
+
+    def token(self, name: str) -> str:
+        """Return a token of the person `name`."""
+        self.add(name)
+        return self.run("astrocloud", "token", name).strip()
+
+    def person(self, name: str) -> Person:
+        """Return the person `name` at a browser, not signed in yet."""
+        return Person(self.url, name, self.add(name))
+
+    def keys(self) -> dict[str, str]:
+        """Return the platform's own keys, as Kubernetes writes them."""
+        data: dict[str, str] = self.kube.get("secret", "-n", self.namespace, f"{self.name}-secrets")["data"]
+        return data
+
+
+async def until(what: str, condition: Callable[[], Any], *, within_s: float = 60) -> float:
+    """Return after how many seconds the awaitable that `condition` makes was true; refusals count as false."""
+    began = time.monotonic()
+    while True:
+        with suppress(aiohttp.ClientError, TimeoutError, AssertionError, OSError):
+            if await condition():
+                return time.monotonic() - began
+        if time.monotonic() - began > within_s:
+            raise AssertionError(f"{what}: not within {within_s} s")
+        await asyncio.sleep(0.1)

@@ -1,0 +1,178 @@
+"""The platform on a running cluster: people sign in and use it, and what is lost comes back."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.kube.installation import Installation, until
+from tests.support.person import Person
+
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+async def get(session: aiohttp.ClientSession, address: str, **headers: str) -> tuple[int, str]:
+    async with session.get(address, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def signed_in(person: Person) -> bool:
+    """Whether the portal shows its page for `person` without asking to sign in again."""
+    async with person.session.get(f"{person.url}/services/portal/home", allow_redirects=False) as answer:
+        return answer.status == 200
+
+
+def test_every_part_answers_where_people_come_in(installation: Installation) -> None:
+    said = installation.helm("test", "sky", "--timeout", "120s")
+
+    assert "Succeeded" in said
+
+
+def test_the_operator_s_commands_work_in_a_pod(installation: Installation) -> None:
+    installation.add("ann", admin=True)
+
+    listed = json.loads(installation.run("astrocloud", "user", "list", "--json"))
+    status = json.loads(installation.run("astrocloud", "status", "--json"))
+
+    assert {"username": "ann", "admin": True}.items() <= next(p for p in listed if p["username"] == "ann").items()
+    assert status["url"] == installation.url
+    assert set(status["parts"].values()) == {"ok"}, status
+
+
+async def test_a_person_signs_in_and_finds_every_part_well(installation: Installation) -> None:
+    async with installation.person("ann") as ann:
+        assert await ann.sign_in() == (200, "/services/portal/home")
+
+        status, text = await get(ann.session, f"{ann.url}/services/portal/api/health")
+
+    assert status == 200
+    assert json.loads(text)["status"] == "ok", text
+
+
+async def test_files_are_their_owner_s_and_the_same_by_every_replica(installation: Installation) -> None:
+    token, url = installation.token("ann"), f"{installation.url}/services/vospace"
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        async with session.put(f"{url}/files/home/ann/night.txt", data=b"clear skies") as answer:
+            assert answer.status == 201, await answer.text()
+        other = {"Authorization": f"Bearer {installation.token('bob')}"}
+        assert (await get(session, f"{url}/files/home/ann/night.txt", **other))[0] == 403
+
+    uid = next(
+        p["uid"] for p in json.loads(installation.run("astrocloud", "user", "list", "--json")) if p["username"] == "ann"
+    )
+    look = "stat -c '%u %g %a' /srv/astrocloud/tree/home/ann && cat /srv/astrocloud/tree/home/ann/night.txt"
+    pods = [pod["metadata"]["name"] for pod in installation.pods("vospace")]
+    assert len(pods) == 2
+    for pod in pods:
+        assert installation.kubectl("exec", pod, "--", "sh", "-c", look) == f"{uid} {uid} 700\nclear skies"
+
+
+async def test_a_deleted_proxy_comes_back_with_all_routes(installation: Installation) -> None:
+    async with installation.person("ann") as ann:
+        await ann.sign_in()
+        installation.delete("proxy")
+
+        took = await until("the portal and the hub behind a new proxy", lambda: both(ann))
+
+        say(f"proxy deleted: everything answered again after {took:.1f} s")
+
+
+async def test_who_is_signed_in_stays_so_when_the_hub_is_deleted(installation: Installation) -> None:
+    async with installation.person("ann") as ann:
+        await ann.sign_in()
+        installation.delete("hub")
+
+        # Without the hub nobody's rights are known, but the portal says so instead of failing.
+        assert (await get(ann.session, f"{ann.url}/"))[0] == 200
+        took = await until("the hub's new pod", lambda: both(ann), within_s=120)
+
+        say(f"hub deleted: everything answered again after {took:.1f} s")
+
+
+async def test_people_and_sessions_survive_a_deleted_database(installation: Installation) -> None:
+    installation.add("before")
+    async with installation.person("ann") as ann:
+        await ann.sign_in()
+        installation.delete("database")
+
+        async def added() -> bool:
+            return json.loads(installation.run("astrocloud", "user", "list", "--json")) != []
+
+        took = await until("the database's new pod", added, within_s=120)
+        await until("the session of before", lambda: both(ann))
+        say(f"database deleted: people were known again after {took:.1f} s")
+
+    async with installation.person("before") as before:
+        assert (await before.sign_in())[0] == 200
+
+
+async def test_one_replica_deleted_of_two_is_not_noticed_for_long(installation: Installation) -> None:
+    token, url = installation.token("ann"), f"{installation.url}/services/vospace"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
+        written: list[str] = []
+
+        async def write(number: int) -> None:
+            name = f"{url}/files/home/ann/series/{number:03}.txt"
+            async with session.put(name, data=f"frame {number}".encode()) as answer:
+                if answer.status in {200, 201}:
+                    written.append(name)
+
+        async with session.put(f"{url}/nodes/home/ann/series", data=FOLDER) as answer:
+            assert answer.status in {200, 201, 409}, await answer.text()
+        for number in range(60):
+            if number == 10:
+                pod = installation.pods("vospace")[0]["metadata"]["name"]
+                installation.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
+            try:
+                await write(number)
+            except aiohttp.ClientError:
+                continue
+        installation.wait("vospace")
+
+        # Some may be refused while the dead one still counts; what was acknowledged is there.
+        assert len(written) >= 30
+        for name in written:
+            number = int(name[-7:-4])
+            assert await get(session, name) == (200, f"frame {number}")
+        say(f"one of two replicas deleted: {len(written)} of 60 writes taken, all of them there")
+
+
+FOLDER = (
+    '<node xmlns="http://www.ivoa.net/xml/VOSpace/v2.0" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
+    'xsi:type="ContainerNode" uri="vos://astrocloud.local~vospace/home/ann/series"/>'
+)
+
+
+async def both(person: Person) -> bool:
+    """Whether the portal knows `person`, and the hub, the passport and VOSpace are reached through the proxy."""
+    asked: list[Awaitable[tuple[int, Any]]] = [
+        get(person.session, f"{person.url}{path}")
+        for path in ("/hub/health", "/services/passport/health", "/services/vospace/health")
+    ]
+    answers = await asyncio.gather(*asked)
+    return all(status == 200 for status, _ in answers) and await signed_in(person)
+
+
+def test_no_key_is_in_what_the_parts_print(installation: Installation) -> None:
+    import base64
+
+    printed = "".join(
+        installation.kubectl("logs", pod["metadata"]["name"], "--all-containers", "--tail=-1")
+        for part in ("hub", "proxy", "portal", "passport", "vospace", "database")
+        for pod in installation.pods(part)
+    )
+
+    assert re.search("JupyterHub is now running", printed)
+    for name, value in installation.keys().items():
+        assert base64.b64decode(value).decode() not in printed, name
+    for name, password in installation.passwords.items():
+        assert password not in printed, name
