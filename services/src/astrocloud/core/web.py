@@ -372,13 +372,24 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     return document
 
 
-async def read_form(request: web.Request) -> dict[str, str]:
-    """Return the text fields of the form in the body of `request`. Raises ``bad-request`` when it is none."""
+async def read_fields(request: web.Request) -> list[tuple[str, str]]:
+    """Return the text fields of the form in the body of `request`, in order; a name may be there more than once.
+
+    Raises
+    ------
+    RequestError
+        ``bad-request`` when it is no form.
+    """
     try:
         fields = await request.post()
     except (ValueError, LookupError, AssertionError) as err:  # what aiohttp's parsers raise for a damaged body
         raise RequestError("bad-request", reason="the body is not a form") from err
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
+    return [(name, value) for name, value in fields.items() if isinstance(value, str)]
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """Return the text fields of the form, of each name the last. Raises as `read_fields` does."""
+    return dict(await read_fields(request))
 
 
 def safe_next(path: str, *, default: str = "/") -> str:

@@ -9,6 +9,7 @@ from astrocloud.core.uws.api import JobsApi
 from astrocloud.core.uws.jobs import Jobs
 from astrocloud.core.uws.models import Job, JobError, JobFailure, Result
 from astrocloud.core.uws.store import JobStore
+from astrocloud.core.web import read_fields
 from astrocloud.vospace import parsing, writing
 from astrocloud.vospace.api import PREFIX, Door, answering, body_of, xml
 from astrocloud.vospace.errors import Fault, invalid_argument
@@ -115,9 +116,7 @@ class TransfersApi:
 
     async def _sync(self, request: web.Request) -> web.StreamResponse:
         if request.content_type in {"application/x-www-form-urlencoded", "multipart/form-data"}:
-            form = await request.post()
-            fields = [(name, value) for name, value in form.items() if isinstance(value, str)]
-            return await self._by_parameters(request, fields)
+            return await self._by_parameters(request, await read_fields(request))
         owner = await self._owner_of_new(request)
         job = await self._create(request, owner)
         person = await self._door.named(owner)

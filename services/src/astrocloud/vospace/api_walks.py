@@ -11,6 +11,7 @@ from astrocloud.core.uws.api import JobsApi
 from astrocloud.core.uws.jobs import Jobs
 from astrocloud.core.uws.models import Job, JobError, JobFailure, Result
 from astrocloud.core.uws.store import JobStore
+from astrocloud.core.web import read_fields
 from astrocloud.vospace import parsing, walking
 from astrocloud.vospace.api import PREFIX, Door, answering, body_of
 from astrocloud.vospace.api_transfers import job_failure
@@ -64,9 +65,9 @@ class WalksApi:
             wanted = parsing.node(body, authority)
             parameters = {"target": authority.uri(wanted.path), "node": body.decode("utf-8", "replace")}
             return await self.jobs.create(owner=owner, parameters=parameters)
-        form = await request.post()
-        target = next((value for name, value in form.items() if name.lower() == "target"), None)
-        if not isinstance(target, str):
+        form = await read_fields(request)
+        target = next((value for name, value in form if name.lower() == "target"), None)
+        if target is None:
             raise invalid_argument("the form field target, a node URI, is needed")
         path = authority.parse(target)
         return await self.jobs.create(owner=owner, parameters={"target": authority.uri(path)})

@@ -28,6 +28,7 @@ NAMES: Final = {
     "vospace-node-locked": "NodeLocked",
     "vospace-operation-not-supported": "OperationNotSupported",
     "vospace-transfer-failed": "TransferFailed",
+    "vospace-too-deep": "InvalidArgument",
     "vospace-too-large": "RequestEntityTooLarge",
     "vospace-quota": "QuotaExceeded",
     "vospace-disk-full": "QuotaExceeded",

@@ -14,6 +14,20 @@ _DESCRIPTOR_SLASHES: Final = 4  # "/proc/self/fd/7"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+DEEPEST: Final = 256
+"""How many folders, one in another, are worked on at once: each costs open descriptors and a place on the stack."""
+
+
+class TooDeepError(OSError):
+    """Folders are nested deeper than `DEEPEST`."""
+
+
+def check_depth(depth: int) -> None:
+    """Raise `TooDeepError` at a depth at which nothing is worked on any more."""
+    if depth > DEEPEST:
+        raise TooDeepError(errno.ENAMETOOLONG, f"folders are nested more than {DEEPEST} deep")
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 

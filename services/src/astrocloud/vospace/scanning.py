@@ -12,7 +12,9 @@ from typing import Final
 
 import structlog
 
+from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import NodePath, is_hidden
+from astrocloud.vospace.posix import DEEPEST, TooDeepError
 from astrocloud.vospace.storage import Tree, empty_and_remove, measure
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,6 +31,8 @@ def measure_top(tree: Tree, top: NodePath) -> tuple[int, int]:
             size, files = measure(place.folder, place.name)
         except FileNotFoundError:
             return 0, 0
+        except OSError as err:
+            raise tree.refusal(err, top) from err
     return size, files - 1
 
 
@@ -45,7 +49,7 @@ def tops(tree: Path) -> list[NodePath]:
     return sorted(found)
 
 
-def sweep(folder: int, *, older_than_s: float, keep: frozenset[bytes] = frozenset()) -> int:
+def sweep(folder: int, *, older_than_s: float, keep: frozenset[bytes] = frozenset(), depth: int = 0) -> int:
     """Remove below the open folder `folder` every hidden file whose upload died, once it is so old; return how many.
 
     Names in `keep` stay: these uploads can be resumed. Any other that lives holds a lock on its file. A hidden
@@ -53,14 +57,16 @@ def sweep(folder: int, *, older_than_s: float, keep: frozenset[bytes] = frozense
     copy under way is locked like an upload.
     """
     count = 0
+    if depth > DEEPEST:
+        return count  # no upload or removal of ours works so far down
     for name in map(os.fsencode, os.listdir(folder)):
-        with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+        with suppress(FileNotFoundError, PermissionError, NotADirectoryError, TooDeepError):
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 inner = os.open(name, _FOLDER, dir_fd=folder)
                 try:
                     if not is_hidden(name):
-                        count += sweep(inner, older_than_s=older_than_s, keep=keep)
+                        count += sweep(inner, older_than_s=older_than_s, keep=keep, depth=depth + 1)
                     elif _is_dead(inner, older_than_s):
                         empty_and_remove(folder, name)
                         count += 1
@@ -128,11 +134,15 @@ class Scanner:
         keep = await asyncio.to_thread(self._resumable)
         for top in await asyncio.to_thread(tops, self._root):
             swept += await asyncio.to_thread(self._sweep_top, top, keep)
-            for _attempt in range(3):
-                if await asyncio.to_thread(self._recount, top):
-                    break
+            with suppress(Fault):  # folders nested too deep, of one person: all others are counted
+                await self._count(top)
         if swept:
             _log.info("vospace-swept", files=swept)
+
+    async def _count(self, top: NodePath) -> None:
+        for _attempt in range(3):
+            if await asyncio.to_thread(self._recount, top):
+                return
 
     def _sweep_top(self, top: NodePath, keep: frozenset[bytes]) -> int:
         try:

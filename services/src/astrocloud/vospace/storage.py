@@ -344,6 +344,8 @@ class Tree:
 
 def refusal(err: OSError, path: NodePath) -> Fault:
     """Return the fault that stands for `err` at `path`, whatever the reader may know."""
+    if isinstance(err, posix.TooDeepError):
+        return Fault("vospace-too-deep", uri=str(path), limit=posix.DEEPEST)
     match err.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return Fault("vospace-permission-denied", uri=str(path))
@@ -421,8 +423,9 @@ def sync_folder(folder: int) -> None:
         os.close(descriptor)
 
 
-def check_removable(folder: int, name: bytes) -> None:
+def check_removable(folder: int, name: bytes, depth: int = 0) -> None:
     """Raise `PermissionError` unless everything below the folder `name` may be removed by this thread's identity."""
+    posix.check_depth(depth)
     uid = os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid
     descriptor = os.open(name, _FOLDER | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -432,7 +435,7 @@ def check_removable(folder: int, name: bytes) -> None:
         if (inner or _has_entries(descriptor)) and not _may_write(descriptor):
             raise PermissionError(errno.EACCES, f"owned by {uid}")
         for child in inner:
-            check_removable(descriptor, child)
+            check_removable(descriptor, child, depth + 1)
     finally:
         os.close(descriptor)
 
@@ -457,8 +460,9 @@ def _may_write(descriptor: int) -> bool:
     return True
 
 
-def empty_and_remove(folder: int, name: bytes) -> tuple[int, int]:
+def empty_and_remove(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
     """Remove the folder `name` with all in it; return the bytes and files that went. Raises `OSError`."""
+    posix.check_depth(depth)
     size = count = 0
     descriptor = os.open(name, _FOLDER | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -467,7 +471,7 @@ def empty_and_remove(folder: int, name: bytes) -> tuple[int, int]:
             batch = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
         for child, is_folder in batch:
             if is_folder:
-                inner_size, inner_count = empty_and_remove(descriptor, child)
+                inner_size, inner_count = empty_and_remove(descriptor, child, depth + 1)
                 size, count = size + inner_size, count + inner_count
                 continue
             status = os.stat(child, dir_fd=descriptor, follow_symlinks=False)
@@ -481,8 +485,9 @@ def empty_and_remove(folder: int, name: bytes) -> tuple[int, int]:
     return size, count + 1
 
 
-def measure(folder: int, name: bytes) -> tuple[int, int]:
+def measure(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
     """Return the bytes and the files of what is at `name`, all below it included."""
+    posix.check_depth(depth)
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode):
         return (status.st_size if stat.S_ISREG(status.st_mode) else 0), 1
@@ -494,7 +499,7 @@ def measure(folder: int, name: bytes) -> tuple[int, int]:
         for child in batch:
             if is_hidden(child):
                 continue
-            inner_size, inner_count = measure(descriptor, child)
+            inner_size, inner_count = measure(descriptor, child, depth + 1)
             size, count = size + inner_size, count + inner_count
     finally:
         os.close(descriptor)

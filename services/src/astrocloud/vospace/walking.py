@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import NodePath, NodeRequest, Person
+from astrocloud.vospace.posix import DEEPEST
 
 
 @dataclass
@@ -17,8 +18,11 @@ class Count:
     failed: int = 0
 
 
-def _below(nodes: Nodes, person: Person, path: NodePath, *, count: Count) -> Iterator[NodePath]:
+def _below(nodes: Nodes, person: Person, path: NodePath, *, count: Count, depth: int = 0) -> Iterator[NodePath]:
     """Yield all nodes below `path` that the person may see, the deepest first, then `path` itself."""
+    if depth > DEEPEST:
+        count.failed += 1
+        return
     try:
         node = nodes.get(person, path, "min")
         if node.kind == "ContainerNode":
@@ -27,7 +31,7 @@ def _below(nodes: Nodes, person: Person, path: NodePath, *, count: Count) -> Ite
                 while batch := children.next_batch():
                     for child in batch:
                         if child.kind == "ContainerNode":
-                            yield from _below(nodes, person, child.path, count=count)
+                            yield from _below(nodes, person, child.path, count=count, depth=depth + 1)
                         else:
                             yield child.path
             finally:

@@ -10,6 +10,7 @@ from astrocloud.core.errors import RequestError
 from astrocloud.core.uws import documents
 from astrocloud.core.uws.jobs import WAIT_LIMIT_S, Jobs
 from astrocloud.core.uws.models import PENDING, PHASES, Job
+from astrocloud.core.web import read_fields
 
 _ANSWER_WAIT_S: Final = 0.5
 """How long the answer to ``PHASE=RUN`` waits for a quick job, so that its client need not ask again, in seconds."""
@@ -116,7 +117,7 @@ class JobsApi:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         """Change a job: whatever of PHASE, ACTION, DESTRUCTION, EXECUTIONDURATION and RUNID the form holds."""
         job = await self._job(request)
-        form = {name.upper(): value for name, value in (await request.post()).items() if isinstance(value, str)}
+        form = {name.upper(): value for name, value in await read_fields(request)}
         form.update({name.upper(): value for name, value in request.query.items()})
         if form.get("ACTION", "").upper() == "DELETE":
             await self._jobs.destroy(job)
