@@ -299,6 +299,11 @@ class Monitoring(Block):
 
     serviceMonitor: bool = False
     """Whether the chart writes ServiceMonitors, whose kind has to be known to the cluster."""
+    alerts: bool = False
+    """Whether the chart writes a PrometheusRule with the platform's alerts; its kind has to be known, too."""
+    dashboards: bool = False
+    """Whether the chart writes dashboards as ConfigMaps with the label ``grafana_dashboard``, which Grafana's sidecar
+    reads."""
 
 
 _EACH_SERVICE: Final[dict[str, Any]] = {

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
 
 CHART = Path(__file__).parents[2] / "helm" / "astrocloud"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
-UNKNOWN_KINDS = "HTTPRoute,ServiceMonitor"
+UNKNOWN_KINDS = "HTTPRoute,ServiceMonitor,PrometheusRule"
 """Kinds of other projects, whose schemas are not Kubernetes' own."""
 
 

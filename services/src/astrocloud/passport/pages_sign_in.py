@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aiohttp import web
+from prometheus_client import Counter
 
 from astrocloud.core.errors import PlatformError
 from astrocloud.core.web import LANGUAGE_COOKIE, language_of, safe_next
@@ -12,6 +13,7 @@ from astrocloud.passport.accounts import Opened
 from astrocloud.passport.errors import PasswordRefused
 from astrocloud.passport.web import PREFIX, Doors, form_errors, query, see, texts, with_retry
 
+_sign_ins = Counter("astrocloud_sign_ins_total", "Sign-in forms: good, or the code of the refusal.", ["outcome"])
 _LINK_FIELDS: Final = {"username": "username", "password-unlike": "again", "password": "password"}
 _REGISTER_FIELDS: Final = {**_LINK_FIELDS, "email": "email"}
 _FRONT: Final = "/"
@@ -71,6 +73,7 @@ class SignInPages:
         try:
             opened = await self._doors.slow.run(accounts.sign_in, username, fields.get("password", ""), browser)
         except PlatformError as err:
+            _sign_ins.labels(err.code).inc()
             response = await self._doors.form_page(
                 request,
                 "passport/sign-in.html",
@@ -82,6 +85,7 @@ class SignInPages:
                 registration=accounts.registration,
             )
             return with_retry(response, err)
+        _sign_ins.labels("good").inc()
         return await self._signed_in(request, opened, back)
 
     async def _signed_in(self, request: web.Request, opened: Opened, back: str) -> web.Response:

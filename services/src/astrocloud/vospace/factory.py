@@ -21,6 +21,7 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.homes import Homes
 from astrocloud.vospace.identity import can_switch
+from astrocloud.vospace.metrics import watch_tree
 from astrocloud.vospace.models import Authority
 from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.people import Owners, PassportPeople, People
@@ -119,7 +120,7 @@ def build_vospace(
         routes=[route for api in apis for route in api.routes()],
         login=login or HubLogin(service="vospace", runtime=runtime, api_token=secrets.get("service-vospace")),
         health=health,
-        background=(scanner.keep_scanning, *(api.jobs.keep for api in jobs)),
+        background=(scanner.keep_scanning, watch_tree(data.tree), *(api.jobs.keep for api in jobs)),
     )
 
 
