@@ -19,6 +19,8 @@ MODULES = {
     "photutils": "photutils.detection photutils.aperture photutils.psf",
     "astroquery": "astroquery.simbad astroquery.vizier astroquery.gaia",
     "pyarrow": "pyarrow.parquet",
+    "xarray": "xarray",
+    "zarr": "zarr",
     "scipy": "scipy.optimize scipy.ndimage",
 }
 
