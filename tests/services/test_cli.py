@@ -47,6 +47,15 @@ class Command:
         return lines[0]
 
 
+def old_environment(store: Path, name: str) -> Path:
+    """Make what looks like an environment that the catalogue does not have any more."""
+    folder = store / name
+    (folder / "bin").mkdir(parents=True)
+    (folder / "pyvenv.cfg").touch()
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    return folder
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     return Command(tmp_path / "data")
@@ -194,6 +203,20 @@ class TestPrinting:
         ]
         assert astro["state"] == "absent"
         assert "astro" in command("environment", "list").stdout
+
+    def test_old_environments_go_unless_a_process_uses_them(self, command: Command):
+        idle, used = (old_environment(command.data / "environments", f"astro-{digit * 12}") for digit in "12")
+        program = [str(used / "bin" / "python"), "-c", "print('on', flush=True); input()"]
+        with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert json.loads(command("environment", "prune", "--json").stdout) == {"removed": [str(idle)]}
+            assert used.exists()
+            assert not idle.exists()
+            assert "nothing" in command("environment", "prune").stdout
+            process.communicate(b"\n")
+        assert str(used) in command("environment", "prune").stdout
+        assert not used.exists()
 
     def test_an_unknown_environment(self, command: Command):
         command.refused("environment", "prepare", "no-such", says="no-such")

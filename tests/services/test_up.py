@@ -58,6 +58,16 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield running
 
 
+def test_old_environments_are_removed_at_the_start(tmp_path: Path):
+    with running_platform(tmp_path, config=LEAN) as fresh:
+        fresh.stop()
+        old = fresh.data / "environments" / "astro-0123456789ab"
+        old.mkdir(parents=True)
+        (old / "pyvenv.cfg").touch()
+        fresh.start()
+        wait_until(lambda: not old.exists() and str(old) in fresh.output, within_s=20, what="the removal")
+
+
 class TestRunning:
     def test_the_ready_line_tells_an_address_that_answers(self, platform: Platform):
         assert f"Astrocloud is ready: {platform.url}\n" in platform.output

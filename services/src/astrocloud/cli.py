@@ -284,7 +284,7 @@ def _canary(options: argparse.Namespace) -> int:
 
 
 def _environment(options: argparse.Namespace) -> int:
-    from astrocloud.supervisor.environments import list_environments, prepare_environment
+    from astrocloud.supervisor.environments import list_environments, prepare_environment, prune_environments
 
     data = DataFolder.from_environment()
     data.make()
@@ -296,6 +296,13 @@ def _environment(options: argparse.Namespace) -> int:
         else:
             for entry in found:
                 _say(f"{entry['id']:16} {entry['state']:8} {entry['name'][terminal_language()]}")
+        return 0
+    if options.action == "prune":
+        removed = [str(path) for path in prune_environments(config, data)]
+        if options.json:
+            _print_json({"removed": removed})
+        else:
+            _say("\n".join(_text("environment-removed", folder=folder) for folder in removed) or _text("nothing-old"))
         return 0
     name = options.name or config.environments.default
     path = prepare_environment(config, data, name, say=_say, language=terminal_language())
@@ -343,9 +350,11 @@ def _parser() -> argparse.ArgumentParser:
     canary.add_argument(
         "--patience", type=float, default=30.0, metavar="S", help="seconds for any one answer (default 30)"
     )
-    environment = command("environment", _environment, "List environments, or make one ready.")
-    environment.add_argument("action", choices=["list", "prepare"])
-    environment.add_argument("name", nargs="?", help="the environment's id (default: the configured one)")
+    environment = command("environment", _environment, "List environments, make one ready, or remove old ones.")
+    environment.add_argument(
+        "action", choices=["list", "prepare", "prune"], help="prune: remove those that nobody uses and can start"
+    )
+    environment.add_argument("name", nargs="?", help="for prepare: the id (default: the configured one)")
     return parser
 
 

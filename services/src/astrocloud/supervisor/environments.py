@@ -1,4 +1,4 @@
-"""Environments on one machine as the terminal sees them: listed, and made ready with visible progress."""
+"""Environments on one machine as the terminal sees them: listed, made ready with visible progress, removed."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,6 +35,12 @@ def list_environments(config: Config, data: DataFolder) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def prune_environments(config: Config, data: DataFolder) -> list[Path]:
+    """Remove environments that left the catalogue and that no running server uses; return where they were."""
+    catalogue, builder = catalogue_and_builder(config, data)
+    return asyncio.run(builder.prune(list(catalogue)))
 
 
 def prepare_environment(

@@ -116,8 +116,7 @@ async def _run(
             say(text("no-public-url", url=runtime.public_url, file=data.config_file))
         if link := await asyncio.to_thread(_setup_link, config, data):
             say(text("setup-link", link=link))
-        if config.environments.prepare_at_start:
-            preparing = asyncio.create_task(_prepare(config, data, say=say, text=text))
+        preparing = asyncio.create_task(_see_to_environments(config, data, say=say, text=text))
 
     try:
         await supervisor.run(when_ready=when_ready, when_ending=lambda: say(text("ending")))
@@ -132,6 +131,19 @@ def _setup_link(config: Config, data: DataFolder) -> str | None:
     from astrocloud.passport.factory import open_directory
 
     return open_directory(config=config, data=data).setup_link()
+
+
+async def _see_to_environments(
+    config: Config, data: DataFolder, *, say: Callable[[str], None], text: Callable[..., str]
+) -> None:
+    """Make the default environment, where wanted, and remove those of old locks that no server uses any more."""
+    if config.environments.prepare_at_start:
+        await _prepare(config, data, say=say, text=text)
+    # A store that the configuration names may be other platforms' as well, whose catalogues are not known here.
+    if config.environments.store is None:
+        catalogue, builder = catalogue_and_builder(config, data)
+        for path in await builder.prune(list(catalogue)):
+            say(text("environment-removed", folder=path))
 
 
 async def _prepare(config: Config, data: DataFolder, *, say: Callable[[str], None], text: Callable[..., str]) -> None:
