@@ -258,6 +258,10 @@ class Vospace(Block):
     """How long a pre-authorised address of a transfer works, in seconds."""
     scan_interval_s: int = Field(default=6 * 3600, ge=60)
     """How long the walk that counts what notebooks wrote rests between two rounds, in seconds."""
+    trash_days: int = Field(default=30, ge=0, le=3650)
+    """How long My files keeps what is deleted there, in days; 0: there is no trash, and what is deleted is gone."""
+    link_days: float = Field(default=90, gt=0, le=3650)
+    """How long a public link of My files may work at most, in days."""
     bytes_url: AnyHttpUrl | None = None
     """The address at which clients reach the way of bytes around the platform's proxy, when a web server or a firewall
     stands before it; by default the platform's own, unless `public_url` is another server's."""

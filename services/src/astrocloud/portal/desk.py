@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from astrocloud.core.errors import PlatformError
 from astrocloud.portal.domain import (
     environment_for,
+    lab_path,
     pick_environment,
     pick_size,
     pick_tutorial,
@@ -138,9 +139,15 @@ class Desk:
         then = "astrocloud/tutorials/open?" + urlencode({"tutorial": tutorial, "lang": language})
         return await self._go(caller, tutorial, then)
 
-    async def go_to_files(self, caller: Caller) -> str:
-        """Return the path that shows the caller's files, in a server started for it if none runs."""
-        return await self._go(caller, None, f"lab/tree/home/{quote(caller.name)}")
+    async def go_to_files(self, caller: Caller, *, path: str = "") -> str:
+        """Return the path that shows the caller's files, in a server started for it if none runs.
+
+        Parameters
+        ----------
+        path
+            A folder or file to open, as ``/home/ada/night``; by default the caller's home.
+        """
+        return await self._go(caller, None, f"lab/tree{lab_path(path) or '/home/' + quote(caller.name)}")
 
     async def _go(self, caller: Caller, tutorial: str | None, then: str) -> str:
         servers = await self.hub.servers_of(caller.name)

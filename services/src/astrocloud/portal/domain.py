@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from urllib.parse import quote
 
 from astrocloud.portal.errors import PortalError
 from astrocloud.portal.models import (
@@ -40,6 +41,15 @@ class Start:
     """The hub's user options."""
     replaces: str | None = None
     """A stopped server to forget first, because the hub counts it."""
+
+
+def lab_path(path: str) -> str:
+    """Return `path`, one of the file tree, for JupyterLab's address, where it is the same; empty if it is none."""
+    parts = [part for part in path.split("/") if part]
+    known = parts[:1] and parts[0] in {"home", "project", "archive", "course"}
+    if not known or any(part in {".", ".."} or not part.isprintable() for part in parts):
+        return ""
+    return "".join("/" + quote(part, safe="") for part in parts)
 
 
 def pick_environment(menu: Menu, name: str) -> Environment:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Hashable, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import SecretStr
@@ -104,6 +105,7 @@ class Pages:
             web.post(f"{PREFIX}/servers/stop", self.stop),
             web.post(f"{PREFIX}/servers/forget", self.forget),
             web.post(f"{PREFIX}/tutorials/open", self.open_tutorial),
+            web.get(f"{PREFIX}/files/open", self.ask_open_files),
             web.post(f"{PREFIX}/files/open", self.open_files),
             web.get(f"{PREFIX}/language", self.language),
             web.get(f"{PREFIX}/theme", self.theme),
@@ -250,10 +252,22 @@ class Pages:
         )
         return see_other(location)
 
+    async def ask_open_files(self, request: web.Request) -> web.Response:
+        """Ask before JupyterLab is opened at ``path``, for links that lead here: it may start a server.
+
+        Who comes from one of the platform's own pages has asked for it there, and the form is sent for them.
+        """
+        await require(request, scope=USE)
+        ours = request.headers.get("Sec-Fetch-Site") == "same-origin"
+        from_server = urlsplit(request.headers.get("Referer", "")).path.startswith("/user/")
+        path = request.query.get("path", "")[:4000]
+        return page(request, "portal/open_files.html", where=path, at_once=ours and not from_server)
+
     async def open_files(self, request: web.Request) -> web.Response:
-        """Open the reader's files in JupyterLab."""
+        """Open the reader's files in JupyterLab, at ``path`` if one is named."""
         principal = await require(request, scope=USE)
-        return see_other(await self._desk.go_to_files(caller_of(request, principal)))
+        path = await field_of(request, "path", limit=4000)
+        return see_other(await self._desk.go_to_files(caller_of(request, principal), path=path))
 
     async def language(self, request: web.Request) -> web.Response:
         """Remember a language and go back."""

@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Final
-from urllib.parse import quote
 
 from aiohttp import web
 
@@ -17,6 +15,7 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import NodePath, Person
 from astrocloud.vospace.opening import OpenFile
+from astrocloud.vospace.packing import archive_response
 from astrocloud.vospace.preauth import PREFIX as PREAUTH
 from astrocloud.vospace.preauth import Signer
 from astrocloud.vospace.receiving import Receiver
@@ -106,51 +105,11 @@ class FilesApi:
 
     async def _archive(self, request: web.Request, person: Person, path: NodePath, form: str) -> web.StreamResponse:
         """Send a folder as one archive, made while it is sent."""
-        pieces: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=2)
-        loop = asyncio.get_running_loop()
-        gone = threading.Event()
 
-        def send(piece: bytes) -> None:
-            if gone.is_set():
-                raise ConnectionResetError("the client went")
-            asyncio.run_coroutine_threadsafe(pieces.put(piece), loop).result()
+        def pack(send: Callable[[bytes], None]) -> None:
+            self._nodes.archive(person, path, form, send)
 
-        def work() -> None:
-            outcome: BaseException | None = None
-            try:
-                self._nodes.archive(person, path, form, send)
-            except BaseException as err:  # noqa: BLE001 - handed to the request, which raises it
-                outcome = err
-            asyncio.run_coroutine_threadsafe(pieces.put(outcome), loop).result()
-
-        # A thread of its own: it lives as long as the client reads, and would hold a worker's place.
-        thread = threading.Thread(target=work, name="vospace-archive", daemon=True)
-        thread.start()
-        piece = await pieces.get()
-        try:
-            if isinstance(piece, BaseException):
-                raise piece
-            name = quote(f"{path.shown_name or 'all'}.{form}", safe="")
-            headers = {
-                "Content-Type": archives.TYPES[form],
-                "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-            }
-            response = web.StreamResponse(headers=headers)
-            await response.prepare(request)
-            while isinstance(piece, bytes):
-                await response.write(piece)
-                piece = await pieces.get()
-            if piece is not None:
-                # Headers are out: only a cut connection tells that the archive is not whole.
-                if request.transport is not None:
-                    request.transport.abort()
-                raise piece
-            await response.write_eof()
-            return response
-        finally:
-            gone.set()
-            while isinstance(piece, bytes):
-                piece = await pieces.get()
+        return await archive_response(request, pack, name=path.shown_name or "all", form=form)
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
         person, path, _view = await self._who(request)

@@ -41,7 +41,9 @@ class _Pipe(io.RawIOBase):
             self._held.clear()
 
 
-def write(folder: int, name: str, form: str, send: Callable[[bytes], None]) -> None:
+def write(
+    folder: int, name: str, form: str, send: Callable[[bytes], None], *, only: frozenset[bytes] = frozenset()
+) -> None:
     """Hand the open folder `folder`, as an archive in which it is called `name`, to `send` piece by piece.
 
     What this thread's identity may not read is left out, as listings leave it out; links are kept as links in a tar and
@@ -51,24 +53,29 @@ def write(folder: int, name: str, form: str, send: Callable[[bytes], None]) -> N
     ----------
     form
         ``zip`` (stored, not compressed) or ``tar``.
+    only
+        Names in the folder to take; empty: all.
     """
     pipe = _Pipe(send)
     if form == "zip":
         with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for place, path, status in _walk(folder, name):
+            for place, path, status in _walk(folder, name, only):
                 _add_to_zip(archive, place, path, status)
     else:
         with tarfile.open(fileobj=pipe, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_STEP) as archive_tar:
-            for place, path, status in _walk(folder, name):
+            for place, path, status in _walk(folder, name, only):
                 _add_to_tar(archive_tar, place, path, status)
     pipe.flush()
 
 
-def _walk(folder: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
+def _walk(
+    folder: int, name: str, only: frozenset[bytes] = frozenset(), depth: int = 0
+) -> Iterator[tuple[int, str, os.stat_result]]:
     """Yield a place descriptor, the path in the archive, and the status of all below `folder`, itself included."""
+    posix.check_depth(depth)
     yield folder, name, os.fstat(folder)
     for child in sorted(map(os.fsencode, os.listdir(folder))):
-        if is_hidden(child):
+        if is_hidden(child) or (only and child not in only):
             continue
         with suppress(FileNotFoundError, PermissionError):
             place = os.open(child, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
@@ -80,7 +87,7 @@ def _walk(folder: int, name: str) -> Iterator[tuple[int, str, os.stat_result]]:
                     continue
                 inner = os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
-                    yield from _walk(inner, path)
+                    yield from _walk(inner, path, depth=depth + 1)
                 finally:
                     os.close(inner)
             finally:

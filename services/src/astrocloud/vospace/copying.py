@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -23,8 +24,15 @@ from astrocloud.vospace.storage import (
 _STEP: Final = 1 << 26
 """How much is asked of the kernel at once, in bytes."""
 
+Tell = Callable[[int, int], None]
+"""Is told how many more bytes, and how many more files, have been copied; what it raises ends the copy."""
 
-def copy(tree: Tree, source: NodePath, target: NodePath, *, identity: Identity) -> None:
+
+def say_nothing(_size: int, _files: int) -> None:
+    """Tell nobody."""
+
+
+def copy(tree: Tree, source: NodePath, target: NodePath, *, identity: Identity, tell: Tell = say_nothing) -> None:
     """Make `target` a copy of `source`; called inside `identity.acting_as`.
 
     Nobody sees the copy before all of it is there. Links are copied as links; devices and pipes are left out.
@@ -46,7 +54,7 @@ def copy(tree: Tree, source: NodePath, target: NodePath, *, identity: Identity) 
         hidden = hidden_name(new.name)
         try:
             try:
-                _copy(old.folder, old.name, new.folder, hidden)
+                _copy(old.folder, old.name, new.folder, hidden, tell)
             except PermissionError as err:
                 raise Fault("vospace-permission-denied", uri=f"{source} -> {target}") from err
             except FileNotFoundError as err:
@@ -71,7 +79,8 @@ def _discard(folder: int, hidden: bytes) -> None:
             os.unlink(hidden, dir_fd=folder)
 
 
-def _copy(folder: int, name: bytes, new_folder: int, new_name: bytes) -> None:
+def _copy(folder: int, name: bytes, new_folder: int, new_name: bytes, tell: Tell, *, depth: int = 0) -> None:
+    posix.check_depth(depth)
     descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
         status = os.fstat(descriptor)
@@ -79,14 +88,15 @@ def _copy(folder: int, name: bytes, new_folder: int, new_name: bytes) -> None:
         if kind == stat.S_IFLNK:
             os.symlink(os.readlink(b"", dir_fd=descriptor), new_name, dir_fd=new_folder)
         elif kind == stat.S_IFREG:
-            _copy_file(descriptor, new_folder, new_name)
+            _copy_file(descriptor, new_folder, new_name, tell)
         elif kind == stat.S_IFDIR:
-            _copy_folder(descriptor, new_folder, new_name)
+            _copy_folder(descriptor, new_folder, new_name, tell, depth)
     finally:
         os.close(descriptor)
+    tell(0, 1)
 
 
-def _copy_folder(place: int, new_folder: int, new_name: bytes) -> None:
+def _copy_folder(place: int, new_folder: int, new_name: bytes, tell: Tell, depth: int) -> None:
     mode = new_mode(new_folder)
     os.mkdir(new_name, 0o700 if mode is not None else 0o777, dir_fd=new_folder)
     inner = os.open(new_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new_folder)
@@ -99,7 +109,7 @@ def _copy_folder(place: int, new_folder: int, new_name: bytes) -> None:
         try:
             for child in map(os.fsencode, os.listdir(folder)):
                 if not is_hidden(child):
-                    _copy(folder, child, inner, child)
+                    _copy(folder, child, inner, child, tell, depth=depth + 1)
         finally:
             os.close(folder)
         _copy_kept(place, inner)
@@ -108,7 +118,7 @@ def _copy_folder(place: int, new_folder: int, new_name: bytes) -> None:
         os.close(inner)
 
 
-def _copy_file(place: int, new_folder: int, new_name: bytes) -> None:
+def _copy_file(place: int, new_folder: int, new_name: bytes, tell: Tell) -> None:
     old = os.open(posix.proc_path(place), os.O_RDONLY | os.O_CLOEXEC)
     try:
         mode = new_mode(new_folder)
@@ -120,7 +130,7 @@ def _copy_file(place: int, new_folder: int, new_name: bytes) -> None:
             before = os.fstat(old)
             if mode is not None:
                 os.fchmod(new, (mode & 0o666) | (before.st_mode & 0o100))
-            _copy_bytes(old, new)
+            _copy_bytes(old, new, tell)
             _copy_kept(place, new)
             after = os.fstat(old)
             os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -134,16 +144,16 @@ def _copy_file(place: int, new_folder: int, new_name: bytes) -> None:
         os.close(old)
 
 
-def _copy_bytes(old: int, new: int) -> None:
+def _copy_bytes(old: int, new: int, tell: Tell) -> None:
     """Copy all bytes inside the kernel; file systems that can share blocks do."""
     try:
-        while os.copy_file_range(old, new, _STEP):
-            pass
+        while done := os.copy_file_range(old, new, _STEP):
+            tell(done, 0)
     except OSError as err:
         if err.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
             raise
-        while os.sendfile(new, old, None, _STEP):
-            pass
+        while done := os.sendfile(new, old, None, _STEP):
+            tell(done, 0)
 
 
 def _copy_kept(place: int, new: int) -> None:

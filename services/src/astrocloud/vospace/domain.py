@@ -37,6 +37,7 @@ from astrocloud.vospace.models import (
     NodePath,
     NodeRequest,
     Person,
+    last_part,
 )
 from astrocloud.vospace.opening import OpenFile, open_file, sum_if_settled
 from astrocloud.vospace.people import Owners
@@ -91,6 +92,8 @@ class Nodes:
         self._quotas = quotas
         self._gate = gate
         self._indexes = listing.NameIndexes()
+        self.shared: Callable[[NodePath], None] = lambda _path: None
+        """Told of a node whose shares changed; called as the platform."""
 
     @contextmanager
     def _as(self, person: Person, path: NodePath, want: int) -> Iterator[None]:
@@ -98,6 +101,30 @@ class Nodes:
         self._gate.check(person, path, want)
         with acting_as(person.identity):
             yield
+
+    @contextmanager
+    def acting(self, person: Person, path: NodePath, want: int) -> Iterator[None]:
+        """Let the block be done as `person`, who wants `want` on `path`; must not contain an ``await``."""
+        with self._as(person, path, want):
+            yield
+
+    def reader(self, person: Person) -> Reader:
+        """Return what tells `person` of nodes."""
+        return self._reader(person)
+
+    def usage(self, top: NodePath) -> Usage | None:
+        """Return how much of the quota of `top` is used, or `None` where there is none."""
+        return self._quotas.usage(top)
+
+    def may_change(self, person: Person, path: NodePath) -> bool:
+        """Whether `person` may make and remove names in the folder `path`."""
+        try:
+            with self._as(person, path, acl.WRITE), self.tree.node(path) as descriptor:
+                status, place = os.fstat(descriptor), posix.proc_path(descriptor)
+                value = acl.read(place) if status.st_mode & stat.S_IRWXG else None
+                return acl.permits(status, value, self._gate.identity(person), acl.WRITE | acl.PASS)
+        except (Fault, OSError):
+            return False
 
     def _reader(self, person: Person) -> Reader:
         return Reader(who=self._gate.identity(person), names=self._owners.names(person), authority=self.authority)
@@ -315,6 +342,8 @@ class Nodes:
                 self._write_kept(path, keeps)
             if wanted:
                 rights.apply(self.tree, path, wanted)
+        if wanted:
+            self.shared(path)
         return self.get(person, path, "max")
 
     def _write_kept(self, path: NodePath, changes: Mapping[str, str | None]) -> None:
@@ -354,7 +383,7 @@ class Nodes:
             return None
         found = set()
         for text in (changes[uri] or "").split():
-            name = _last_part(text)
+            name = last_part(text)
             gid = self._owners.gid(name, person)
             if gid is None:
                 raise invalid_argument(f"there is no group {name[:80]!r} (in {uri}); write {self._group_example()}")
@@ -369,7 +398,7 @@ class Nodes:
             return None
         found = set()
         for text in (changes[uri] or "").split():
-            name = _last_part(text)
+            name = last_part(text)
             uid = self._owners.uid(name)
             if uid is None:
                 example = self.authority.user_uri("NAME")
@@ -404,6 +433,20 @@ class Nodes:
                 size, files = self.tree.remove_one(path)
             self._refund(path, size=size, files=files)
 
+    def purge(self, path: NodePath) -> None:
+        """Remove the node at `path` and all below it as the platform, whoever owns it; one that is gone is no error."""
+        with self.busy(path):
+            try:
+                size, files = self.tree.remove(path)
+            except Fault:
+                return
+            self._refund(path, size=size, files=files)
+
+    def measured(self, person: Person, path: NodePath) -> tuple[int, int]:
+        """Return the bytes and files of `path` and all below it. Raises `Fault`."""
+        with self._as(person, path, acl.READ):
+            return self._measured(path)
+
     def move(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
         """Move `source` to `target`, or into it when it is a folder; return where it is now.
 
@@ -431,8 +474,15 @@ class Nodes:
                 self._refund(source, size=size, files=files)
         return target
 
-    def copy(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
+    def copy(
+        self, person: Person, source: NodePath, target: NodePath, *, tell: copying.Tell = copying.say_nothing
+    ) -> NodePath:
         """Copy `source`, with all below it, to `target`, or into it when it is a folder; return where the copy is.
+
+        Parameters
+        ----------
+        tell
+            Told of bytes as they are copied; what it raises ends the copy, and then nothing is there.
 
         Raises
         ------
@@ -449,7 +499,7 @@ class Nodes:
                         raise invalid_argument(f"{source} cannot be copied into itself ({target})")
             size, files = self._measured(source)
         with self._charged(target, size=size, files=files), acting_as(person.identity):
-            copying.copy(self.tree, source, target, identity=person.identity)
+            copying.copy(self.tree, source, target, identity=person.identity, tell=tell)
         return target
 
     def _measured(self, path: NodePath) -> tuple[int, int]:
@@ -553,15 +603,18 @@ class Nodes:
         if path.top is not None and (size or files):
             self._quotas.charge(path.top, size=size, files=files)
 
-    def archive(self, person: Person, path: NodePath, form: str, send: Callable[[bytes], None]) -> None:
-        """Hand the folder `path`, as a ``zip`` or ``tar`` of all that `person` may read, to `send` piece by piece."""
+    def archive(
+        self,
+        person: Person,
+        path: NodePath,
+        form: str,
+        send: Callable[[bytes], None],
+        *,
+        only: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """Hand the folder `path`, as ``zip`` or ``tar`` of what `person` may read (of `only`), to `send` in pieces."""
         with self._as(person, path, acl.READ | acl.PASS), self.tree.folder(path) as folder:
-            archives.write(folder, path.shown_name or "all", form, send)
-
-
-def _last_part(text: str) -> str:
-    """Return the name in a group's or person's URI (``ivo://…?NAME`` or ``…#NAME``), or the bare name."""
-    for mark in ("?", "#"):
-        if mark in text:
-            return text.rsplit(mark, 1)[1]
-    return text.rsplit("/", 1)[-1]
+            try:
+                archives.write(folder, path.shown_name or "all", form, send, only=only)
+            except posix.TooDeepError as err:
+                raise self.tree.refusal(err, path) from err

@@ -36,6 +36,9 @@ NAMES: Final = {
     "vospace-precondition": "PreconditionFailed",
     "vospace-range": "RangeNotSatisfiable",
     "vospace-incomplete": "TransferFailed",
+    "files-share-partly": "PermissionDenied",
+    "files-view-gone": "InvalidArgument",
+    "files-link-gone": "NodeNotFound",
 }
 """Error code -> the name of the fault: the standard's where it has one."""
 

@@ -23,6 +23,7 @@ from astrocloud.vospace.homes import Homes
 from astrocloud.vospace.identity import can_switch
 from astrocloud.vospace.metrics import watch_tree
 from astrocloud.vospace.models import Authority
+from astrocloud.vospace.myfiles.build import TEMPLATES, build_my_files
 from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.people import Owners, PassportPeople, People
 from astrocloud.vospace.preauth import Signer
@@ -103,6 +104,16 @@ def build_vospace(
         remote=Remote(allowed=networks(settings.allowed_networks)),
         incoming=files.take,
     )
+    my_files = build_my_files(
+        config=config,
+        origin=runtime.public_url,
+        secret=secrets.get("internal"),
+        engine=engine,
+        door=door,
+        nodes=nodes,
+        partials=partials,
+        resuming=resuming,
+    )
     jobs = _jobs(door=door, nodes=nodes, transfers=transfers, engine=engine, origin=runtime.public_url)
     apis = (
         VosiApi(settings=settings, health=health),
@@ -117,10 +128,16 @@ def build_vospace(
     return Service(
         name="vospace",
         direct=files.routes(),
-        routes=[route for api in apis for route in api.routes()],
+        routes=[*my_files.routes, *(route for api in apis for route in api.routes())],
         login=login or HubLogin(service="vospace", runtime=runtime, api_token=secrets.get("service-vospace")),
+        templates=TEMPLATES,
         health=health,
-        background=(scanner.keep_scanning, watch_tree(data.tree), *(api.jobs.keep for api in jobs)),
+        background=(
+            scanner.keep_scanning,
+            watch_tree(data.tree),
+            *(api.jobs.keep for api in jobs),
+            *my_files.background,
+        ),
     )
 
 

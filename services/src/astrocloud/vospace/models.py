@@ -301,3 +301,11 @@ class Transfer:
     protocols: tuple[Protocol, ...] = ()
     keep_bytes: bool | None = None
     version: str | None = None
+
+
+def last_part(text: str) -> str:
+    """Return the name in a group's or person's URI (``ivo://…?NAME`` or ``…#NAME``), or the bare name."""
+    for mark in ("?", "#"):
+        if mark in text:
+            return text.rsplit(mark, 1)[1]
+    return text.rsplit("/", 1)[-1]

@@ -81,6 +81,12 @@ class Partials:
             row = connection.execute(select(_table).where(_table.c.id == upload_id)).first()
         return _partial(row) if row is not None else None
 
+    def of_owner(self, owner: str) -> list[Partial]:
+        """Return the uploads of `owner`, the one that can be resumed longest in front."""
+        query = select(_table).where(_table.c.owner == owner).order_by(_table.c.expires_at.desc()).limit(1000)
+        with self._engine.begin() as connection:
+            return [_partial(row) for row in connection.execute(query)]
+
     def remove(self, upload_id: str) -> bool:
         """Forget the upload; return whether it was still known."""
         with self._engine.begin() as connection:

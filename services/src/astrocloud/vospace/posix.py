@@ -117,6 +117,15 @@ def rename_new(source: bytes, source_folder: int, target: bytes, target_folder: 
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
+def exists(folder: int, name: bytes) -> bool:
+    """Whether anything in the open folder `folder` has `name`. Raises `OSError` when the kernel does not say."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def proc_path(descriptor: int, name: bytes | None = None) -> str:
     """Return a path that names what `descriptor` is open on, or `name` inside of it, whatever happens to its names."""
     base = f"/proc/self/fd/{descriptor}"

@@ -53,6 +53,11 @@ class Tree:
         return f"Tree({str(self._root)!r})"
 
     @property
+    def root(self) -> Path:
+        """The folder that all is below."""
+        return self._root
+
+    @property
     def descriptor(self) -> int:
         """The root, open as a place only."""
         if self._descriptor is None:

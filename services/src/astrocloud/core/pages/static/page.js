@@ -64,6 +64,10 @@ window.addEventListener("pageshow", (event) => {
   }
 });
 
+// Who asked for it on the page before is not asked again; coming back by the browser's history asks.
+const form = document.querySelector("form[data-send-now]");
+if (form && performance.getEntriesByType("navigation")[0]?.type === "navigate") form.requestSubmit();
+
 applyTheme(root.dataset.theme || "auto");
 showTimes();
 // A part that was away may be back; this address, not what was sent to it, is asked for again.

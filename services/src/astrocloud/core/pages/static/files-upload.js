@@ -1,0 +1,359 @@
+// Uploads: small files at once, others by tus 1.0.0 in pieces, so that they go on after a lost connection or, when the
+// same file is chosen again, after a closed tab. Nothing of a file is visible to others before all of it is there.
+
+import { announce } from "./shared.js";
+import { ask, button, count, csrf, el, joined, lastOf, moment, parentOf, plain, reason, Refused, settings, size, t } from "./files-kit.js";
+import { drop, has, row, setTools } from "./files-tasks.js";
+import { askConflict } from "./files-dialogs.js";
+
+const AT_ONCE = 3;
+const SMALL = 1 << 20;
+const PIECE = 32 << 20;
+const KEY = `astrocloud-uploads-${settings.user}`;
+
+let place = null;  // what tells the page: done(folder), failed(error)
+const waiting = [];
+const running = new Set();
+const stopped = new Set();  // paused, or failed: what a person can take up again
+let total = 0;
+let finished = 0;
+let sequence = 0;
+
+export function begin(told) { place = told; }
+
+const remembered = () => { try { return JSON.parse(localStorage.getItem(KEY) ?? "{}"); } catch { return {}; } };
+const remember = (change) => {
+  try {
+    const known = remembered();
+    change(known);
+    localStorage.setItem(KEY, JSON.stringify(known));
+  } catch { /* storage is closed to us: the upload works, but not after the tab is closed */ }
+};
+const fingerprint = (path, file) => `${path}|${file.size}|${file.lastModified}`;
+
+// ---- What is to be uploaded ------------------------------------------------------------------------------------------
+
+/** Upload `files` (`{file, below}`: below is the folder path inside `folder`, may be empty) into `folder`. */
+export async function upload(folder, files) {
+  if (!files.length) return;
+  const whole = [...new Set(files.map(({ below }) => below).filter(Boolean))].sort();
+  const tops = [...new Set(files.filter(({ below }) => !below).map(({ file }) => file.name))];
+  let conflict = "keep";
+  const taken = new Map();  // folder path -> {name: {kind, free}}
+  try {
+    for (const below of whole) await ask("POST", "/folder", { body: { path: folder, name: below, parents: true } });
+    const folders = new Map([[folder, tops]]);
+    for (const { file, below } of files) {
+      if (!below) continue;
+      const into = inside(folder, below);
+      if (!folders.has(into)) folders.set(into, []);
+      folders.get(into).push(file.name);
+    }
+    const names = [];
+    for (const [path, all] of folders) {
+      const held = {};
+      for (let from = 0; from < all.length; from += 5000) {
+        Object.assign(held, (await ask("POST", "/exists", { body: { path, names: all.slice(from, from + 5000) } })).taken);
+      }
+      taken.set(path, held);
+      names.push(...Object.keys(held).filter((name) => !isResumable(joined(path, name), files)));
+    }
+    if (names.length) {
+      conflict = await askConflict(plain(folder), names, { trash: false });
+      if (!conflict) return;
+    }
+  } catch (error) {
+    place.failed(error);
+    return;
+  }
+  const made = [];
+  for (const { file, below } of files) {
+    const into = below ? inside(folder, below) : folder;
+    const there = taken.get(into)?.[file.name];
+    if (there && conflict === "skip") continue;
+    const replaces = Boolean(there) && conflict === "replace" && there.kind !== "folder";
+    const name = there && !replaces ? there.free : file.name;
+    made.push({ key: `up-${sequence += 1}`, file, path: joined(into, name), replaces, offset: 0, tries: 0, into: folder });
+  }
+  add(made);
+}
+
+const inside = (folder, below) => folder + below.split("/").filter(Boolean).map((part) => `/${encodeURIComponent(part)}`).join("");
+const isResumable = (path, files) => files.some(({ file }) => fingerprint(path, file) in remembered());
+
+function add(made) {
+  if (!running.size && !waiting.length && !stopped.size) { total = 0; finished = 0; }
+  total += made.length;
+  waiting.push(...made);
+  for (const item of made.slice(0, 50)) draw(item);
+  next();
+}
+
+/** Return the files that were dropped, those in folders too. */
+export async function dropped(transfer, counting) {
+  const entries = [...transfer.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
+  const found = [];
+  async function walk(entry, below) {
+    if (entry instanceof File) { found.push({ file: entry, below }); return; }
+    if (entry.isFile) {
+      found.push({ file: await new Promise((resolve, reject) => { entry.file(resolve, reject); }), below });
+      if (found.length % 500 === 0) counting(found.length);
+      return;
+    }
+    const inner = below ? `${below}/${entry.name}` : entry.name;
+    const reader = entry.createReader();
+    let empty = true;
+    for (;;) {
+      const batch = await new Promise((resolve, reject) => { reader.readEntries(resolve, reject); });
+      if (!batch.length) break;
+      empty = false;
+      for (const each of batch) await walk(each, inner);
+    }
+    if (empty) found.folders = [...(found.folders ?? []), inner];
+  }
+  for (const entry of entries) if (entry) await walk(entry, "");
+  return found;
+}
+
+/** Return the files of an `<input>`, of which a folder's have their path. */
+export const chosen = (input) => [...input.files].map((file) => {
+  const path = file.webkitRelativePath ?? "";
+  return { file, below: path.slice(0, Math.max(0, path.lastIndexOf("/"))) };
+});
+
+// ---- Doing it --------------------------------------------------------------------------------------------------------
+
+function next() {
+  while (running.size < AT_ONCE && waiting.length) {
+    const item = waiting.shift();
+    running.add(item);
+    work(item).finally(() => { running.delete(item); draw(item); next(); });
+  }
+  tools();
+}
+
+async function work(item) {
+  item.state = "running";
+  item.error = null;
+  item.since = performance.now();
+  item.from = item.offset;
+  draw(item);
+  for (;;) {
+    item.stop = new AbortController();
+    try {
+      if (item.file.size <= SMALL && !item.url) await putWhole(item);
+      else await putPieces(item);
+      item.state = "done";
+      finished += 1;
+      place.done(item);
+      if (!waiting.length && running.size <= 1) announce(t("upload-summary", { done: count(finished), total: count(total) }));
+      return;
+    } catch (error) {
+      if (item.state === "paused" || item.state === "dropped") { if (item.state === "paused") stopped.add(item); return; }
+      const lost = !(error instanceof Refused) || error.status >= 500 || error.status === 423 || error.code === "vospace-incomplete" || error.code === "vospace-node-busy";
+      if (error instanceof FileChanged || !lost || error.status === 507) {
+        item.state = "failed";
+        item.error = error;
+        stopped.add(item);
+        announce(t("upload-failed", { reason: why(error) }));
+        return;
+      }
+      item.tries += 1;
+      await pause(item, Math.min(30, 2 ** Math.min(5, item.tries - 1)));
+      if (item.state !== "running") { if (item.state === "paused") stopped.add(item); return; }
+    }
+  }
+}
+
+class FileChanged extends Error {}
+const why = (error) => (error instanceof FileChanged ? t("upload-changed") : reason(error));
+
+/** Wait `seconds`, or less when the connection comes back or somebody resumes. */
+async function pause(item, seconds) {
+  for (let left = seconds; left > 0 && item.state === "running"; left -= 1) {
+    item.left = left;
+    draw(item);
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, 1000);
+      item.wake = () => { clearTimeout(timer); left = 0; resolve(); };
+      window.addEventListener("online", item.wake, { once: true });
+    });
+  }
+  item.left = 0;
+}
+
+/** Send one request with progress; resolves with the XMLHttpRequest. */
+function send(method, address, headers, body, item, progress) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open(method, address);
+    for (const [name, value] of Object.entries({ Accept: "application/json", "X-CSRF-Token": csrf, ...headers })) request.setRequestHeader(name, value);
+    request.upload.onprogress = (event) => progress?.(event.loaded);
+    request.onload = () => {
+      if (request.status < 400 || request.status === 409 && headers["Upload-Offset"] !== undefined) { resolve(request); return; }
+      let document = null;
+      try { document = JSON.parse(request.responseText); } catch { /* told by the status */ }
+      reject(new Refused(request.status, document, `HTTP ${request.status}`));
+    };
+    request.onerror = () => reject(new TypeError("lost"));
+    request.ontimeout = request.onerror;
+    const stop = () => { request.abort(); reject(new DOMException("stopped", "AbortError")); };
+    item.stop.signal.addEventListener("abort", stop, { once: true });
+    request.send(body);
+  });
+}
+
+async function putWhole(item) {
+  await readable(item);
+  const headers = item.replaces ? {} : { "If-None-Match": "*" };
+  await send("PUT", settings.files + item.path, { "Content-Type": "application/octet-stream", ...headers }, item.file, item, (loaded) => { item.offset = loaded; draw(item); });
+  item.offset = item.file.size;
+}
+
+async function readable(item) {
+  try { await item.file.slice(0, 1).arrayBuffer(); } catch { throw new FileChanged(); }
+}
+
+const TUS = { "Tus-Resumable": "1.0.0" };
+const text64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+
+async function putPieces(item) {
+  const mark = fingerprint(item.path, item.file);
+  item.url ??= remembered()[mark];
+  if (item.url) {
+    try {
+      const told = await send("HEAD", relative(item.url), TUS, null, item);
+      item.offset = Number(told.getResponseHeader("Upload-Offset"));
+    } catch (error) {
+      if (!(error instanceof Refused) || ![403, 404, 410].includes(error.status)) throw error;
+      remember((known) => { delete known[mark]; });
+      item.url = null;  // it ran out: from the beginning
+    }
+  }
+  if (!item.url) {
+    const meta = `uri ${text64(settings.authority + item.path)},replace ${text64(String(item.replaces))}`;
+    const told = await send("POST", settings.uploads, { ...TUS, "Upload-Length": String(item.file.size), "Upload-Metadata": meta }, null, item);
+    item.url = told.getResponseHeader("Location");
+    item.offset = 0;
+    remember((known) => { known[mark] = item.url; });
+  }
+  item.from = item.offset;
+  item.since = performance.now();
+  while (item.offset < item.file.size) {
+    await readable(item);
+    const from = item.offset;
+    const piece = item.file.slice(from, from + PIECE);
+    const headers = { ...TUS, "Upload-Offset": String(from), "Content-Type": "application/offset+octet-stream" };
+    const told = await send("PATCH", relative(item.url), headers, piece, item, (loaded) => { item.offset = from + loaded; draw(item); });
+    item.offset = Number(told.getResponseHeader("Upload-Offset"));
+    item.tries = 0;
+  }
+  remember((known) => { delete known[mark]; });
+  drop(`left-${relative(item.url)}`);
+}
+
+/** The service tells whole addresses; this page's own origin is the one that answers it. */
+const relative = (url) => new URL(url, location.origin).pathname;
+
+// ---- Pausing, resuming, dropping --------------------------------------------------------------------------------------
+
+function pauseOne(item) {
+  const was = item.state;
+  item.state = "paused";
+  if (was === "running") { item.stop?.abort(); item.wake?.(); } else if (was === undefined) { waiting.splice(waiting.indexOf(item), 1); stopped.add(item); }
+  draw(item);
+  tools();
+}
+
+function resumeOne(item) {
+  stopped.delete(item);
+  item.state = undefined;
+  item.tries = 0;
+  waiting.unshift(item);
+  draw(item);
+  next();
+}
+
+async function dropOne(item) {
+  const was = item.state;
+  item.state = "dropped";
+  if (was === "running") { item.stop?.abort(); item.wake?.(); }
+  if (was === undefined) waiting.splice(waiting.indexOf(item), 1);
+  stopped.delete(item);
+  total -= 1;
+  drop(item.key);
+  tools();
+  if (item.url && was !== "done") await discard(item.url, fingerprint(item.path, item.file));
+}
+
+async function discard(url, mark) {
+  remember((known) => { delete known[mark]; });
+  await fetch(relative(url), { method: "DELETE", headers: { ...TUS, "X-CSRF-Token": csrf } }).catch(() => {});
+}
+
+export function pauseAll() { for (const item of [...waiting, ...running]) pauseOne(item); }
+export function resumeAll() { for (const item of [...stopped]) resumeOne(item); }
+
+function tools() {
+  const some = running.size + waiting.length;
+  setTools(some > 1 ? button(t("pause-all"), pauseAll, { kind: "quiet" }) : "", stopped.size > 1 ? button(t("resume-all"), resumeAll, { kind: "quiet" }) : "");
+  if (total > 1) row("up-summary", { name: t("upload-summary", { done: count(finished), total: count(total) }), text: waiting.length ? t("upload-left", { count: count(waiting.length) }) : "", part: finished / total });
+  if (!some && !stopped.size) setTimeout(() => { if (!running.size && !waiting.length && !stopped.size) drop("up-summary"); }, 6000);
+}
+
+function draw(item) {
+  const { file, state, offset } = item;
+  if (state === "dropped") return;
+  const name = plain(lastOf(item.path));
+  const whole = size(file.size);
+  const part = file.size ? offset / file.size : 0;
+  const close = ["close", t("cancel"), () => dropOne(item)];
+  if (state === "done") {
+    row(item.key, { name, text: t("upload-done"), part: 1 });
+    setTimeout(() => drop(item.key), total > 20 ? 300 : 5000);
+  } else if (state === "running") {
+    const rate = (offset - item.from) / Math.max(0.5, (performance.now() - item.since) / 1000);
+    const text = item.left ? t("upload-lost", { done: size(offset), size: whole, seconds: item.left }) : t("upload-progress", { done: size(offset), size: whole, rate: size(Math.max(0, rate)) });
+    row(item.key, { name, text, part, bad: Boolean(item.left), buttons: [["pause", t("pause"), () => pauseOne(item)], close] });
+  } else if (state === "paused") {
+    row(item.key, { name, text: t("upload-paused", { done: size(offset), size: whole }), part, buttons: [["play", t("resume"), () => resumeOne(item)], close] });
+  } else if (state === "failed") {
+    row(item.key, { name, text: t("upload-failed", { reason: why(item.error) }), part, bad: true, buttons: [["play", t("retry"), () => resumeOne(item)], close] });
+  } else if (has(item.key) || total <= 50) {
+    row(item.key, { name, text: t("upload-waiting"), part, buttons: [["pause", t("pause"), () => pauseOne(item)], close] });
+  }
+}
+
+window.addEventListener("beforeunload", (event) => {
+  if (running.size || waiting.length) { event.preventDefault(); event.returnValue = t("upload-leave"); }
+});
+
+// ---- Uploads that an earlier tab left ---------------------------------------------------------------------------------
+
+/** Show the uploads that are not whole, so that choosing the same file goes on with each. */
+export async function showUnfinished() {
+  let told;
+  try { told = (await ask("GET", "/uploads")).uploads; } catch { return; }
+  const known = remembered();
+  for (const left of told) {
+    const url = relative(left.url);
+    if ([...running, ...waiting, ...stopped].some((item) => item.url && relative(item.url) === url)) continue;
+    const mark = Object.keys(known).find((each) => relative(known[each]) === url);
+    const key = `left-${url}`;
+    const show = (text, bad) => row(key, {
+      name: left.name, text, bad, part: left.size ? left.offset / left.size : 0,
+      buttons: [...(mark ? [["play", t("upload-choose"), pick]] : []), ["close", t("upload-discard"), async () => { await discard(left.url, mark); drop(key); place.done({ into: parentOf(left.path) }); }]],
+    });
+    const input = el("input", { type: "file", hidden: true, onchange: () => {
+      const [file] = input.files;
+      if (!file) return;
+      if (fingerprint(left.path, file) !== mark) { show(t("upload-other", { name: file.name, size: size(file.size) }), true); return; }
+      drop(key);
+      add([{ key: `up-${sequence += 1}`, file, path: left.path, url: left.url, replaces: true, offset: left.offset, tries: 0, into: parentOf(left.path) }]);
+    } });
+    const pick = () => input.click();
+    document.getElementById("fi-tasks").append(input);
+    input.dataset.upload = left.name;
+    show(t("upload-unfinished-one", { done: size(left.offset), size: size(left.size), until: moment(left.until) }), false);
+  }
+}

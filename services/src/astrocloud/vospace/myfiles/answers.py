@@ -1,0 +1,80 @@
+"""What the handlers of My files share: reading JSON and paths, and answering."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from astrocloud.vospace.api import PREFIX
+from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.models import NodePath
+
+API: Final = f"{PREFIX}/api"
+LIMIT_BYTES: Final = 16 << 20
+"""The largest document that is taken: the names of a hundred thousand files."""
+
+
+async def document_of(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object in the body. Raises `Fault` (``InvalidArgument``, ``RequestEntityTooLarge``)."""
+    found = bytearray()
+    async for chunk in request.content.iter_chunked(1 << 16):
+        found += chunk
+        if len(found) > LIMIT_BYTES:
+            raise Fault("vospace-too-large", reason=f"a document may have {LIMIT_BYTES} bytes")
+    try:
+        document = json.loads(found)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise invalid_argument("the body is no JSON object")
+    return document
+
+
+def text_in(document: dict[str, Any], name: str, *, default: str | None = None) -> str:
+    """Return the text `name` in `document`. Raises `Fault` (``InvalidArgument``) when it is missing or none."""
+    value = document.get(name, default)
+    if not isinstance(value, str) or len(value) > 8192:
+        raise invalid_argument(f"`{name}` is missing or is no text")
+    return value
+
+
+def path_in(text: str) -> NodePath:
+    """Return the path that the page's script names: percent-encoded, as the interface told it."""
+    return NodePath.from_url(text)
+
+
+def paths_in(document: dict[str, Any], name: str) -> list[NodePath]:
+    """Return the paths in the list `name` of `document`."""
+    value = document.get(name)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise invalid_argument(f"`{name}` is no list of paths")
+    return [path_in(each) for each in value]
+
+
+def new_name(text: str) -> bytes:
+    """Return `text`, what a person typed, as the name of a file. Raises `Fault` (``InvalidURI``)."""
+    name = text.strip().encode("utf-8", "replace")
+    if not name or name in {b".", b".."} or b"/" in name or b"\0" in name or len(name) > 255:
+        reason = "a name has 1 to 255 bytes, no slash, and is not made of dots"
+        raise Fault("vospace-invalid-uri", uri=text[:200], reason=reason)
+    path = NodePath((name,))
+    NodePath.from_url(str(path))  # names that are kept for the service
+    path.check_new_name()
+    return name
+
+
+def answer(document: Any, *, status: int = 200) -> web.Response:
+    """Return `document` as JSON."""
+    return web.json_response(document, status=status, dumps=_dumps)
+
+
+def _dumps(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def only(value: str, allowed: Sequence[str], *, name: str) -> str:
+    """Return `value` if it is one of `allowed`. Raises `Fault` (``InvalidArgument``)."""
+    if value not in allowed:
+        raise invalid_argument(f"{name} is {value[:40]!r}; allowed: {', '.join(allowed)}")
+    return value

@@ -1,0 +1,187 @@
+"""Listing and searching for the page, and the small changes that are done at once."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from astrocloud.vospace.api import Door, answering, whole
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.models import CONTAINER, NodePath, NodeRequest, Person
+from astrocloud.vospace.myfiles.answers import API, answer, document_of, new_name, only, path_in, text_in
+from astrocloud.vospace.myfiles.entries import entry, exists, free_name, kind_of
+from astrocloud.vospace.myfiles.views import SORTS, WINDOW_LIMIT, Views, Wish
+from astrocloud.vospace.quotas import Limits
+
+_NAMES_LIMIT = 10_000
+
+
+class BrowseApi:
+    """Folders over HTTP as JSON.
+
+    Parameters
+    ----------
+    door
+        Who asks.
+    nodes
+        The rules.
+    views
+        Folders in an order.
+    homes, projects
+        How much each may hold.
+    """
+
+    def __init__(self, *, door: Door, nodes: Nodes, views: Views, homes: Limits, projects: Limits) -> None:
+        self._door = door
+        self._nodes = nodes
+        self._views = views
+        self._limits = {b"home": homes, b"project": projects}
+
+    def routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Return the routes."""
+        return [
+            web.get(f"{API}/list", answering(self._list)),
+            web.get(f"{API}/entry", answering(self._entry)),
+            web.get(f"{API}/search", answering(self._search)),
+            web.get(f"{API}/places", answering(self._places)),
+            web.post(f"{API}/exists", answering(self._exists)),
+            web.post(f"{API}/folder", answering(self._folder)),
+            web.post(f"{API}/rename", answering(self._rename)),
+        ]
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        """Tell a window of a folder: ``first`` and ``count`` in the view ``view``, or in a new one."""
+        person = await self._door.person(request, write=False)
+        path, wish = path_in(request.query.get("path", "")), _wish(request)
+        first = whole(request.query.get("first", "0"), name="first")
+        count = min(WINDOW_LIMIT, whole(request.query.get("count", "200"), name="count"))
+        around = request.query.get("at", "")
+
+        def work() -> dict[str, Any]:
+            view, stale = self._views.open(person, path, wish, view_id=request.query.get("view", ""))
+            told: dict[str, Any] = {"view": view.id, "total": len(view.names), "stale": stale}
+            if around:
+                told["at"] = self._views.position(view, path_in(around).name)
+            told["first"] = first
+            told["entries"] = self._views.window(person, view, first, count)
+            if first == 0 or request.query.get("view", "") != view.id:
+                told["folder"] = self._told(person, path)
+            return told
+
+        return answer(await self._door.run(work))
+
+    def _told(self, person: Person, path: NodePath) -> dict[str, Any]:
+        """Return the folder itself, and what its reader may do in it."""
+        told = entry(self._nodes, person, path)
+        told["writable"] = len(path.parts) >= 2 and self._nodes.may_change(person, path)
+        told["mine"] = person.name is not None and told["owner"] == person.name
+        return told
+
+    async def _entry(self, request: web.Request) -> web.StreamResponse:
+        person = await self._door.person(request, write=False)
+        path = path_in(request.query.get("path", ""))
+        told = await self._door.run(entry, self._nodes, person, path)
+        told["writable"] = await self._door.run(self._nodes.may_change, person, path.parent)
+        return answer(told)
+
+    async def _search(self, request: web.Request) -> web.StreamResponse:
+        person = await self._door.person(request, write=False)
+        path, wish = path_in(request.query.get("path", "")), _wish(request)
+        if not wish.match:
+            raise invalid_argument("q, a part of the names to look for, is needed")
+        stop = threading.Event()
+        try:
+            found, complete = await self._door.run(self._views.search, person, path, wish, stop)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+        return answer({"entries": found, "complete": complete})
+
+    async def _places(self, request: web.Request) -> web.StreamResponse:
+        """Tell where a person's files are, and how much of each quota is used."""
+        person = await self._door.person(request, write=False)
+
+        def work() -> list[dict[str, Any]]:
+            if person.name is None:
+                return []
+            tops = [NodePath((b"home", person.name.encode()))]
+            tops += [NodePath((b"project", group.encode())) for group in sorted(person.groups)]
+            return [self._place(top) for top in tops]
+
+        return answer({"user": person.name, "places": await self._door.run(work)})
+
+    def _place(self, top: NodePath) -> dict[str, Any]:
+        usage = self._nodes.usage(top)
+        return {
+            "path": str(top),
+            "name": top.shown_name,
+            "kind": top.parts[0].decode(),
+            "used_bytes": usage.used_bytes if usage is not None else None,
+            "limit_bytes": self._limits[top.parts[0]].size_bytes or None,
+        }
+
+    async def _exists(self, request: web.Request) -> web.StreamResponse:
+        """Tell which of ``names`` something in the folder ``path`` has already, and of what kind that is."""
+        person = await self._door.person(request, write=True)
+        document = await document_of(request)
+        path, names = path_in(text_in(document, "path")), document.get("names")
+        if not isinstance(names, list) or len(names) > _NAMES_LIMIT or not all(isinstance(n, str) for n in names):
+            raise invalid_argument(f"`names` is no list of at most {_NAMES_LIMIT} names")
+
+        def work() -> dict[str, dict[str, Any]]:
+            found = {}
+            for name in names:
+                there = path / new_name(name)
+                if exists(self._nodes, person, there):
+                    free = free_name(self._nodes, person, there)
+                    found[name] = {"kind": kind_of(self._nodes, person, there), "free": free.shown_name}
+            return found
+
+        return answer({"taken": await self._door.run(work)})
+
+    async def _folder(self, request: web.Request) -> web.StreamResponse:
+        """Make the folder ``name`` in ``path``; with ``parents`` a path of folders, of which some may be there."""
+        person = await self._door.person(request, write=True)
+        document = await document_of(request)
+        path, parents = path_in(text_in(document, "path")), document.get("parents") is True
+        given = text_in(document, "name")
+        names = [new_name(name) for name in (given.split("/") if parents else [given])]
+
+        def work() -> dict[str, Any]:
+            here = path
+            for name in names:
+                here = here / name
+                try:
+                    self._nodes.create(person, NodeRequest(here, CONTAINER))
+                except Fault as fault:
+                    there = parents and fault.code == "vospace-duplicate-node"
+                    if not there or kind_of(self._nodes, person, here) != "folder":
+                        raise
+            return entry(self._nodes, person, here)
+
+        return answer(await self._door.run(work), status=201)
+
+    async def _rename(self, request: web.Request) -> web.StreamResponse:
+        person = await self._door.person(request, write=True)
+        document = await document_of(request)
+        path = path_in(text_in(document, "path"))
+        target = path.parent / new_name(text_in(document, "name"))
+
+        def work() -> dict[str, Any]:
+            if target != path:
+                if exists(self._nodes, person, target):  # a folder there would take it in
+                    raise Fault("vospace-duplicate-node", uri=str(target))
+                self._nodes.move(person, path, target)
+            return entry(self._nodes, person, target)
+
+        return answer(await self._door.run(work))
+
+
+def _wish(request: web.Request) -> Wish:
+    query = request.query
+    sort = only(query.get("sort", "name"), SORTS, name="sort")
+    order = only(query.get("order", "asc"), ("asc", "desc"), name="order")
+    return Wish(sort, order == "desc", query.get("q", "").strip()[:255], query.get("hidden", "") == "1")

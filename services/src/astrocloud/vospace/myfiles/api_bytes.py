@@ -1,0 +1,174 @@
+"""Bytes for the page: samples of arrays, several things as one archive, and what a public link leads to."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiohttp import web
+
+from astrocloud.core.errors import RequestError
+from astrocloud.core.web import page, read_form
+from astrocloud.vospace import acl
+from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, fault_response, whole
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.models import CONTAINER, NodePath, Person
+from astrocloud.vospace.myfiles.answers import API, path_in
+from astrocloud.vospace.myfiles.entries import describe
+from astrocloud.vospace.myfiles.links import Link, Links
+from astrocloud.vospace.myfiles.page import policy
+from astrocloud.vospace.myfiles.sampling import Sample, take
+from astrocloud.vospace.packing import archive_response
+from astrocloud.vospace.sending import file_response
+
+LINK: Final = f"{PREFIX}/link"
+_ENTRIES: Final = 5000
+_NAMES: Final = ("offset", "item", "width", "height", "step")
+
+
+class BytesApi:
+    """Bytes over HTTP.
+
+    Parameters
+    ----------
+    door
+        Who asks.
+    nodes
+        The rules.
+    links
+        Public links.
+    origin
+        The platform's address.
+    """
+
+    def __init__(self, *, door: Door, nodes: Nodes, links: Links, origin: str) -> None:
+        self._door = door
+        self._nodes = nodes
+        self._links = links
+        self._origin = origin
+
+    def routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Return the routes."""
+        return [
+            web.get(f"{API}/sample", answering(self._sample)),
+            web.post(f"{API}/archive", answering(self._archive)),
+            web.get(f"{LINK}/{{token}}", answering(self._link)),
+            web.get(f"{LINK}/{{token}}/{{path:{ANYTHING}}}", answering(self._link)),
+        ]
+
+    async def _sample(self, request: web.Request) -> web.StreamResponse:
+        """Send a sample of an array in the file ``path``."""
+        person = await self._door.person(request, write=False)
+        path = path_in(request.query.get("path", ""))
+        sample = Sample(*(whole(request.query.get(name, ""), name=name) for name in _NAMES))
+        sample.check()
+        file = await self._door.run(self._nodes.open, person, path)
+        try:
+            data = await self._door.run(take, file.descriptor, sample)
+        finally:
+            file.close()
+        return web.Response(body=data, content_type="application/octet-stream")
+
+    async def _archive(self, request: web.Request) -> web.StreamResponse:
+        """Send the ``names`` (one a line, percent-encoded) in the folder ``path`` as one zip; without names, all."""
+        person = await self._door.person(request, write=False)
+        fields = await read_form(request)
+        path = path_in(fields.get("path", ""))
+        if len(path.parts) < 2:
+            raise invalid_argument("`path`, a folder in a home or a project, is needed")
+        only = frozenset(path_in(line).name for line in fields.get("names", "").split())
+
+        def work(send: Any) -> None:
+            self._nodes.archive(person, path, "zip", send, only=only)
+
+        return await archive_response(request, work, name=path.shown_name or "all", form="zip")
+
+    # Public links
+
+    async def _link(self, request: web.Request) -> web.StreamResponse:
+        """Show what a public link leads to, or send its bytes with ``?get``."""
+        try:
+            link, person, path = await self._resolve(request)
+            node = await self._door.run(self._nodes.get, person, path, "properties")
+            if "get" not in request.query:
+                return await self._show(request, link, person, path, node.kind == CONTAINER)
+            if node.kind == CONTAINER:
+
+                def work(send: Any) -> None:
+                    self._nodes.archive(person, path, "zip", send)
+
+                return await archive_response(request, work, name=path.shown_name, form="zip")
+            file = await self._door.run(self._nodes.open, person, path)
+        except Fault as fault:
+            if "text/html" not in request.headers.get("Accept", ""):
+                return fault_response(request, fault)
+            raise
+        with os.fdopen(file.descriptor, "rb", buffering=0) as source:
+            response = file_response(request, file, source)
+            await response.prepare(request)
+            return response
+
+    async def _resolve(self, request: web.Request) -> tuple[Link, Person, NodePath]:
+        """Return the link, whose permissions hold, and the path. Raises `Fault` (``files-link-gone``)."""
+        token = request.match_info["token"]
+        link = await self._door.run(self._links.find, token)
+        try:
+            person = await self._door.named(link.owner)
+        except RequestError as err:  # the owner is no longer anybody here
+            raise Fault("files-link-gone") from err
+        below = request.rel_url.raw_path[len(LINK) + 1 + len(token) :].strip("/")
+        path = NodePath((*link.path.parts, *NodePath.from_url(below).parts))
+
+        def follow() -> NodePath:
+            with self._nodes.acting(person, path, acl.READ):
+                there = self._nodes.tree.follow(path)
+            with self._nodes.acting(person, link.path, acl.READ):
+                allowed = self._nodes.tree.follow(link.path)
+            # A link inside the folder must not open what is outside of it.
+            if not there.inside(allowed):
+                raise Fault("files-link-gone")
+            return there
+
+        try:
+            return link, person, await self._door.run(follow)
+        except Fault as fault:
+            raise Fault("files-link-gone") from fault
+
+    async def _show(
+        self, request: web.Request, link: Link, person: Person, path: NodePath, is_folder: bool
+    ) -> web.StreamResponse:
+        entries = await self._door.run(self._entries, person, path) if is_folder else []
+        status = None if is_folder else await self._door.run(self._status, person, path)
+        response = page(
+            request,
+            "myfiles/link.html",
+            name=path.shown_name,
+            here=request.path.rstrip("/"),
+            up=request.path.rstrip("/").rpartition("/")[0] if path != link.path and is_folder else "",
+            is_folder=is_folder,
+            entries=entries[:_ENTRIES],
+            more=len(entries) > _ENTRIES,
+            size=status.st_size if status is not None else 0,
+            until=datetime.fromtimestamp(link.expires_at, tz=UTC),
+            owner=link.owner,
+        )
+        response.headers["Content-Security-Policy"] = policy(self._origin)
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["X-Robots-Tag"] = "noindex"
+        return response
+
+    def _entries(self, person: Person, path: NodePath) -> list[dict[str, Any]]:
+        children = self._nodes.children(person, path, detail="properties", limit=_ENTRIES + 1)
+        found: list[dict[str, Any]] = []
+        try:
+            while batch := children.next_batch():
+                found += [describe(node) for node in batch if not node.path.name.startswith(b".")]
+        finally:
+            children.close()
+        told = [{**each, "segment": each["path"].rsplit("/", 1)[1]} for each in found if each["kind"] != "link"]
+        return sorted(told, key=lambda each: (each["kind"] != "folder", each["name"].casefold()))
+
+    def _status(self, person: Person, path: NodePath) -> os.stat_result:
+        with self._nodes.acting(person, path, acl.READ), self._nodes.tree.node(path) as descriptor:
+            return os.fstat(descriptor)

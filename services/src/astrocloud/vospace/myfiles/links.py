@@ -1,0 +1,113 @@
+"""Public links: whoever has one may read one file, or one folder and all in it, until it ends or is revoked."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import SecretStr
+from sqlalchemy import Column, Engine, Float, LargeBinary, Row, String, Table, delete, insert, select
+
+from astrocloud.core.database import metadata
+from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.models import NodePath
+
+EACH_LIMIT: Final = 1000
+"""How many links one person may have at once."""
+_table: Final = Table(
+    "vospace_links",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("path", LargeBinary(8192), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link."""
+
+    id: str
+    owner: str
+    """Whose permissions hold for whoever has it."""
+    path: NodePath
+    created_at: float
+    expires_at: float
+
+
+class Links:
+    """Keeps the links; every method is for a worker thread.
+
+    The database alone does not let anybody use one: its address has a mark that only this service can make.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    secret
+        Known to every process of the service.
+    longest_s
+        How long a link may work at most, in seconds.
+    """
+
+    def __init__(self, *, engine: Engine, secret: SecretStr, longest_s: float) -> None:
+        self._engine = engine
+        self._key = hashlib.sha256(b"vospace-links:" + secret.get_secret_value().encode()).digest()
+        self.longest_s = longest_s
+
+    def make(self, owner: str, path: NodePath, *, lifetime_s: float) -> Link:
+        """Return a new link. Raises `Fault` (``InvalidArgument``) for a lifetime or a number that is not allowed."""
+        if not 0 < lifetime_s <= self.longest_s:
+            days = f"{self.longest_s / 86400:g}"
+            raise invalid_argument(f"a link for {lifetime_s:g} s; allowed: more than 0 s, at most {days} days")
+        if len(self.of_owner(owner)) >= EACH_LIMIT:
+            raise invalid_argument(f"there are {EACH_LIMIT} links of {owner} already; revoke some")
+        now = time.time()
+        link = Link(secrets.token_hex(16), owner, path, now, now + lifetime_s)
+        with self._engine.begin() as connection:
+            connection.execute(delete(_table).where(_table.c.expires_at <= now))
+            connection.execute(insert(_table).values(**{**vars(link), "path": b"/".join(path.parts)}))
+        return link
+
+    def token(self, link: Link) -> str:
+        """Return what stands in the address of `link`."""
+        return f"{link.id}{self._mark(link.id)}"
+
+    def find(self, token: str) -> Link:
+        """Return the link with this token. Raises `Fault` (``files-link-gone``), whatever is wrong with it."""
+        link_id, mark = token[:32], token[32:]
+        if not hmac.compare_digest(mark.encode("utf-8", "replace"), self._mark(link_id).encode()):
+            raise Fault("files-link-gone")
+        with self._engine.begin() as connection:
+            row = connection.execute(select(_table).where(_table.c.id == link_id)).first()
+        if row is None or row.expires_at <= time.time():
+            raise Fault("files-link-gone")
+        return _link(row)
+
+    def of_owner(self, owner: str) -> list[Link]:
+        """Return the links of `owner` that work, the newest first."""
+        query = select(_table).where(_table.c.owner == owner, _table.c.expires_at > time.time())
+        with self._engine.begin() as connection:
+            return [_link(row) for row in connection.execute(query.order_by(_table.c.created_at.desc()))]
+
+    def revoke(self, owner: str, link_id: str) -> None:
+        """End a link at once. Raises `Fault` (``files-link-gone``), for somebody else's as well."""
+        with self._engine.begin() as connection:
+            ours = delete(_table).where(_table.c.id == link_id[:32], _table.c.owner == owner)
+            if not connection.execute(ours).rowcount:
+                raise Fault("files-link-gone")
+
+    def _mark(self, link_id: str) -> str:
+        mark = hmac.new(self._key, link_id.encode("utf-8", "replace"), hashlib.sha256).digest()[:15]
+        return base64.urlsafe_b64encode(mark).decode()
+
+
+def _link(row: Row[tuple[object, ...]]) -> Link:
+    values = dict(row._mapping)
+    values["path"] = NodePath(tuple(values["path"].split(b"/")))
+    return Link(**values)

@@ -1,0 +1,229 @@
+"""Folders as a page shows them: an order made once, of which windows are told, so that a page never holds all of it.
+
+A view is the names that one reader may see in one folder, in one order. It is kept in memory for as long as there is
+room; each window is read anew from the file system, so what it says of a file is true when it is told.
+"""
+
+import os
+import re
+import secrets
+import stat
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from astrocloud.vospace import acl
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.models import LINK, NodePath, Person, is_hidden
+from astrocloud.vospace.myfiles.entries import describe, describe_link, open_to_all
+from astrocloud.vospace.reading import Reader
+
+SORTS: Final = ("name", "size", "date")
+WINDOW_LIMIT: Final = 1000
+"""How many entries one answer tells at most."""
+FOUND_LIMIT: Final = 1000
+"""How many entries a search below a folder tells at most."""
+SEARCH_S: Final = 10.0
+"""How long such a search may take, in seconds."""
+
+_ROOM: Final = 4_000_000
+_DIGITS: Final = re.compile(r"(\d+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a folder is to be shown."""
+
+    sort: str = "name"
+    descending: bool = False
+    match: str = ""
+    """Only names with this in them, whatever their case; empty: all."""
+    hidden: bool = False
+    """Names that begin with a dot, too."""
+
+    def takes(self, name: bytes) -> bool:
+        """Whether an entry of this name is to be shown."""
+        if is_hidden(name) or (not self.hidden and name.startswith(b".")):
+            return False
+        return not self.match or self.match.casefold() in name.decode("utf-8", "replace").casefold()
+
+
+@dataclass(frozen=True)
+class View:
+    """Names in an order."""
+
+    id: str
+    reader: str | None
+    """Whose view it is."""
+    path: NodePath
+    wish: Wish
+    stamp: tuple[int, ...]
+    """What the folder was when it was read."""
+    names: Sequence[bytes]
+
+
+class Views:
+    """Makes views and tells of them; every method is for a worker thread.
+
+    Parameters
+    ----------
+    nodes
+        The rules.
+    """
+
+    def __init__(self, *, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._kept: OrderedDict[str, View] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, person: Person, path: NodePath, wish: Wish, *, view_id: str = "") -> tuple[View, bool]:
+        """Return the view `view_id` if it is kept and of just this, else a new one; and whether it is out of date.
+
+        Raises
+        ------
+        Fault
+            As `Nodes.children`; ``InvalidArgument`` for an order that is not known.
+        """
+        if wish.sort not in SORTS:
+            raise invalid_argument(f"sort is {wish.sort[:40]!r}; allowed: {', '.join(SORTS)}")
+        reader = self._nodes.reader(person)  # as the platform, which may look who owns which home
+        with self._nodes.acting(person, path, acl.READ | acl.PASS), self._nodes.tree.folder(path) as folder:
+            stamp = _stamp(folder)
+            with self._lock:
+                kept = self._kept.get(view_id)
+                if kept is not None and (kept.reader, kept.path, kept.wish) == (person.name, path, wish):
+                    self._kept.move_to_end(view_id)
+                    # The folder itself must be the same one, or positions mean nothing.
+                    if kept.stamp[:2] == stamp[:2]:
+                        return kept, kept.stamp != stamp
+            names = _names(folder, reader, wish)
+        view = View(secrets.token_urlsafe(9), person.name, path, wish, stamp, names)
+        with self._lock:
+            self._kept[view.id] = view
+            while len(self._kept) > 1 and sum(len(each.names) for each in self._kept.values()) > _ROOM:
+                self._kept.popitem(last=False)
+            while len(self._kept) > 1000:
+                self._kept.popitem(last=False)
+        return view, False
+
+    def get(self, person: Person, view_id: str) -> View | None:
+        """Return the view `view_id` of `person`, or `None` when it is kept no more."""
+        with self._lock:
+            view = self._kept.get(view_id)
+        return view if view is not None and view.reader == person.name else None
+
+    def window(self, person: Person, view: View, first: int, count: int) -> list[dict[str, Any] | None]:
+        """Return `count` entries of `view` from position `first`; `None` for each that is gone or hidden by now."""
+        path, reader = view.path, self._nodes.reader(person)
+        found: list[dict[str, Any] | None] = []
+        links = []
+        public = open_to_all(self._nodes, path)
+        with self._nodes.acting(person, path, acl.READ | acl.PASS), self._nodes.tree.folder(path) as folder:
+            for name in view.names[first : first + min(count, WINDOW_LIMIT)]:
+                node = reader.child(folder, path, name, "properties")
+                if node is not None and node.kind == LINK:
+                    links.append((len(found), node))
+                told = describe(node) if node is not None else None
+                if told is not None:
+                    told["public"] = told["public"] and public
+                found.append(told)
+        for position, node in links:
+            found[position] = describe_link(self._nodes, person, node)
+        return found
+
+    def position(self, view: View, name: bytes) -> int | None:
+        """Return where `name` is in `view`, or `None`."""
+        with suppress(ValueError):
+            return view.names.index(name)
+        return None
+
+    def search(
+        self, person: Person, path: NodePath, wish: Wish, stop: threading.Event
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Return what has `wish.match` in its name in `path` and below, and whether that is all there is.
+
+        Raises
+        ------
+        Fault
+            As `Nodes.children`.
+        """
+        reader, until = self._nodes.reader(person), time.monotonic() + SEARCH_S
+        found: list[dict[str, Any]] = []
+        left = deque([path])
+        while left:
+            here = left.popleft()
+            try:
+                with self._nodes.acting(person, here, acl.READ | acl.PASS), self._nodes.tree.folder(here) as folder:
+                    for name, status in _seen(folder, reader):
+                        if stop.is_set() or time.monotonic() > until:
+                            return found, False
+                        if not wish.hidden and name.startswith(b"."):
+                            continue
+                        if stat.S_ISDIR(status.st_mode):
+                            left.append(here / name)
+                        if wish.takes(name) and (node := reader.child(folder, here, name, "properties")):
+                            found.append({**describe(node), "public": False, "folder": str(here)})
+                            if len(found) >= FOUND_LIMIT:
+                                return found, False
+            except Fault:
+                if here == path:
+                    raise
+        return found, True
+
+
+def _stamp(folder: int) -> tuple[int, ...]:
+    status = os.fstat(folder)
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_nlink
+
+
+def _seen(folder: int, reader: Reader) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Yield the names in the open folder that the reader may see, each with its status."""
+    again = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        names = list(map(os.fsencode, os.listdir(again)))
+    finally:
+        os.close(again)
+    for name in names:
+        if is_hidden(name):
+            continue
+        with suppress(FileNotFoundError, PermissionError):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_IFMT(status.st_mode) in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK} and reader.shows(
+                status, folder, name
+            ):
+                yield name, status
+
+
+def _names(folder: int, reader: Reader, wish: Wish) -> list[bytes]:
+    """Return the names to be shown, folders first."""
+    rows: list[tuple[bool, Any, Any, bytes]] = []
+    for name, status in _seen(folder, reader):
+        if not wish.takes(name):
+            continue
+        is_file = not stat.S_ISDIR(status.st_mode)
+        if wish.sort == "name":
+            rows.append((is_file, _natural(name), 0, name))
+        elif wish.sort == "size":
+            rows.append((is_file, status.st_size if is_file else 0, _natural(name), name))
+        else:
+            rows.append((is_file, status.st_mtime_ns, _natural(name), name))
+    if wish.descending:
+        # Folders stay in front, whichever way the rest goes.
+        rows.sort(key=lambda row: row[1:], reverse=True)
+        rows.sort(key=lambda row: row[0])
+    else:
+        rows.sort()
+    return [row[3] for row in rows]
+
+
+def _natural(name: bytes) -> tuple[Any, ...]:
+    """Return a key by which ``frame9`` comes before ``frame10``."""
+    text = name.decode("utf-8", "replace").casefold()
+    parts: list[Any] = _DIGITS.split(text)
+    parts[1::2] = map(int, parts[1::2])
+    return tuple(parts)
