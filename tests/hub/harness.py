@@ -142,6 +142,9 @@ class Browser:
 class Platform:
     """Proxy, hub and fake services in one data folder."""
 
+    settings_file = HERE / "hub_settings.py"
+    """What JupyterHub reads."""
+
     def __init__(self, root: Path, *, config: str = "", settings: dict[str, str] | None = None, uid: int = 0) -> None:
         self.data = DataFolder(root)
         self.data.make()
@@ -208,7 +211,7 @@ class Platform:
         }
         code = (
             "from pathlib import Path; from astrocloud_hub.__main__ import main; "
-            f"main(Path({str(HERE / 'hub_settings.py')!r}))"
+            f"main(Path({str(self.settings_file)!r}))"
         )
         with (self.data.logs / "hub.log").open("ab") as log:
             become = (

@@ -3,7 +3,6 @@
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,15 @@ import pytest
 from tests.kube.cluster import images, machines
 from tests.kube.cluster.__main__ import down, up
 from tests.kube.cluster.layout import HOSTS, KUBECONFIG, REGISTRY
+from tests.kube.ground import Cluster
 from tests.kube.installation import BASELINE, NODE_PORT, Installation, values_for
-from tests.kube.kubectl import Kubectl
+from tests.kube.people import PodPlatform, file_tree
 
 TEST_IMAGE = f"{REGISTRY}/astrocloud/test:1"
 
 
 def say(line: str) -> None:
     print(line, flush=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster(Kubectl):
-    """A running cluster, and the registry that its nodes take images from."""
-
-    registry: str
-    image: str
-    """An image there with a shell and Python."""
-    own: bool
-    """Whether it is the one made here, whose nodes can be switched off."""
 
 
 @pytest.fixture(scope="session")
@@ -138,3 +127,25 @@ def pod(
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": spec,
     }
+
+
+@pytest.fixture(scope="module")
+def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodPlatform]:
+    """A hub on this machine whose servers are pods, with the people ada and ben and the administrator chief."""
+    if not cluster.own:
+        pytest.skip("pods call a hub at this machine's address on the bridge")
+    namespace = f"people-{secrets.token_hex(3)}"
+    tested = f"{cluster.image.rpartition(':')[0]}@{images.digest_of(cluster.image)}"
+    root = tmp_path_factory.mktemp("platform")
+    with file_tree(cluster, namespace) as tree:
+        missing = f"{cluster.registry}/astrocloud/nowhere:1"
+        found = PodPlatform(
+            root / "data", cluster=cluster, namespace=namespace, tree=tree, images={"stub": tested, "void": missing}
+        )
+        found.services.add("ada", 200001, groups=[{"name": "survey", "gid": 400001}])
+        found.services.add("ben", 200002)
+        found.services.add("chief", 200003, admin=True)
+        try:
+            yield found.start()
+        finally:
+            found.stop()

@@ -1,0 +1,249 @@
+"""People's servers as pods, where a cluster can do what one machine cannot."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.hub.harness import until
+from tests.kube.people import PodPlatform
+
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(autouse=True)
+def _people(platform: PodPlatform) -> None:
+    for name in ("ada", "ben"):
+        if platform.api("GET", f"/users/{name}").status == 404:
+            platform.sign_in(name)
+        if platform.server(name).get("ready"):
+            platform.stop_server(name)
+
+
+def write_stub(platform: PodPlatform, user: str, **wanted: Any) -> None:
+    """Tell the stub server what to do at its next start."""
+    home = platform.tree / "home" / user
+    (home / "stub.json").write_text(json.dumps(wanted), encoding="utf-8")
+    (home / "stub.json").chmod(0o644)
+
+
+# What a server can and cannot do
+
+
+def test_a_namespace_holds_what_was_reviewed(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+
+    found = {
+        kind: {each["metadata"]["name"] for each in platform.cluster.get(kind, "-n", f"{platform.prefix}ada")["items"]}
+        for kind in ("resourcequota", "limitrange", "networkpolicy", "pvc")
+    }
+    assert found == {
+        "resourcequota": {"astrocloud"},
+        "limitrange": {"astrocloud"},
+        "networkpolicy": {"deny-all", "server"},
+        "pvc": {"tree"},
+    }
+    labels = platform.cluster.get("namespace", f"{platform.prefix}ada")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_the_image_s_digest_is_what_runs_and_what_is_told(platform: PodPlatform) -> None:
+    state = platform.start_server("ada")["state"]
+
+    assert "@sha256:" in platform.pod("ada")["spec"]["containers"][0]["image"]
+    assert state["image"].endswith(platform.images["stub"].partition("@")[2])
+    assert state["node"] == platform.pod("ada")["spec"]["nodeName"]
+
+
+ESCAPES = {
+    "another home": "print(open('/home/ben/x').read())",
+    "a home beside its own": "import os; os.listdir('/home/ada/../ben')",
+    "an account's token": "print(open('/var/run/secrets/kubernetes.io/serviceaccount/token').read())",
+    "the node's files": "print(open('/proc/1/root/var/lib/kubelet/config.yaml').read())",
+    "root": "import os; os.setuid(0)",
+    "a mount": "import ctypes, os; r = ctypes.CDLL(None, use_errno=True).mount(b'x', b'/mnt', b'tmpfs', 0, None); "
+    "assert r == 0, os.strerror(ctypes.get_errno())",
+    "a device": "import os; os.mknod('/tmp/disk', 0o60600, os.makedev(254, 0))",
+    "the program's files": "open('/usr/bin/x', 'w')",
+    "its own names": "open('/etc/passwd', 'a')",
+    "the archive": "open('/archive/x', 'w')",
+    "the cluster's API": "import ssl, urllib.request; print(urllib.request.urlopen("
+    "'https://10.96.0.1/api/v1/namespaces', context=ssl._create_unverified_context(), timeout=5).status)",
+    "the kubelet": "import ssl, urllib.request, os; print(urllib.request.urlopen("
+    "'https://10.89.0.11:10250/pods', context=ssl._create_unverified_context(), timeout=5).status)",
+}
+
+
+@pytest.mark.parametrize("what", ESCAPES)
+def test_a_server_does_not_get(what: str, platform: PodPlatform) -> None:
+    if not platform.server("ada").get("ready"):
+        platform.start_server("ada")
+    for user in ("ada", "ben"):
+        home = platform.tree / "home" / user
+        home.mkdir(exist_ok=True)
+    (platform.tree / "home" / "ben" / "x").write_text("ben's", encoding="utf-8")
+
+    assert platform.run("ada", ESCAPES[what]).startswith("!")
+
+
+def test_a_link_out_of_the_home_leads_nowhere(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    platform.run("ada", "import os; os.path.islink('/home/ada/out') or os.symlink('/../../../etc', '/home/ada/out')")
+
+    # It is followed inside the pod, where /etc is the image's.
+    assert platform.run("ada", "print(open('/home/ada/out/passwd').read().count(':x:'))") == "3"
+
+
+def test_a_privileged_pod_or_one_of_the_node_s_paths_is_refused(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    made = platform.pod("ada")
+    spec = {"containers": [{"name": "x", "image": "x", "securityContext": {"privileged": True}}]}
+    spec["volumes"] = [{"name": "x", "hostPath": {"path": "/"}}]  # type: ignore[list-item]
+    given = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
+
+    refused = platform.cluster.try_kubectl("create", "-n", made["metadata"]["namespace"], "-f", "-", given=given)
+
+    assert 'violates PodSecurity "restricted' in refused.stderr
+
+
+# Why it ended
+
+
+def test_a_pod_deleted_behind_the_hub_is_known_at_once(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    name = platform.pod("ada")["metadata"]["name"]
+    began = time.monotonic()
+
+    platform.kubectl("ada", "delete", "pod", name, "--wait=false")
+
+    assert platform.ended("ada")["reason"] == "deleted"
+    assert time.monotonic() - began < 30
+
+
+def test_an_eviction_is_the_reason(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    node = platform.pod("ada")["spec"]["nodeName"]
+    made = platform.pod("ada")["metadata"]
+    path = f"/api/v1/namespaces/{made['namespace']}/pods/{made['name']}/eviction"
+    about = {"name": made["name"], "namespace": made["namespace"]}
+
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": about}
+    platform.cluster.kubectl("create", "--raw", path, "-f", "-", given=body)
+
+    end = platform.ended("ada")
+    assert (end["reason"], end["node"]) == ("drained", node)
+
+
+def test_the_reason_outlives_the_pod(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    with pytest.raises((OSError, AssertionError)):
+        platform.run("ada", "x = [bytearray(2**24) for _ in range(64)]")
+
+    assert platform.ended("ada")["reason"] == "out-of-memory"
+    until(lambda: not platform.pods("ada"), seconds=30, what="the pod is gone")
+    assert platform.server("ada")["state"]["last_end"]["reason"] == "out-of-memory"
+
+
+# Why it does not start
+
+
+def test_no_room_is_said_within_ten_seconds_with_what_would_fit(platform: PodPlatform) -> None:
+    end, seconds = platform.refused("ada", resources="huge")
+
+    assert end["code"] == "server-no-room"
+    assert seconds <= 10
+    assert "Sizes that would fit now: small, large." in platform.hub_log()
+    assert not [pod for pod in platform.pods("ada") if "deletionTimestamp" not in pod["metadata"]]
+
+
+def test_an_image_that_is_not_there_fails_fast(platform: PodPlatform) -> None:
+    end, seconds = platform.refused("ada", environment="void")
+
+    assert end["code"] == "server-image"
+    assert seconds < 20
+
+
+def test_a_quota_is_told_as_a_sentence(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    platform.stop_server("ada")
+    patch = json.dumps({"spec": {"hard": {"pods": "0"}}})
+    platform.kubectl("ada", "patch", "resourcequota", "astrocloud", "--type=merge", "-p", patch)
+    try:
+        end, seconds = platform.refused("ada")
+    finally:
+        patch = json.dumps({"spec": {"hard": {"pods": "5"}}})
+        platform.kubectl("ada", "patch", "resourcequota", "astrocloud", "--type=merge", "-p", patch)
+
+    assert end["code"] == "server-quota"
+    assert "pods: 0 + 1 > 0" in platform.hub_log()
+    assert seconds < 5
+
+
+def test_a_home_that_cannot_be_written_is_told(platform: PodPlatform) -> None:
+    platform.start_server("ben")
+    platform.stop_server("ben")
+    home = platform.tree / "home" / "ben"
+    home.chmod(0o500)
+    try:
+        end, _ = platform.refused("ben")
+    finally:
+        home.chmod(0o700)
+
+    assert end["code"] == "server-home"
+
+
+def test_a_server_that_crashes_while_starting_shows_its_last_words(platform: PodPlatform) -> None:
+    platform.start_server("ben")
+    platform.stop_server("ben")
+    write_stub(platform, "ben", exit=3, words="no such module: sky")
+    try:
+        end, _ = platform.refused("ben")
+    finally:
+        (platform.tree / "home" / "ben" / "stub.json").unlink()
+
+    assert end["code"] == "server-exited"
+    assert "no such module: sky" in platform.hub_log()
+
+
+def test_a_namespace_that_is_somebody_else_s_is_left_alone(platform: PodPlatform) -> None:
+    platform.services.add("eve", 200009)
+    platform.sign_in("eve")
+    platform.cluster.kubectl("create", "namespace", f"{platform.prefix}eve")
+
+    end, _ = platform.refused("eve")
+
+    assert end["code"] == "server-namespace"
+
+
+# A hub that was away
+
+
+def test_a_pod_deleted_while_the_hub_was_away_is_known_after(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    platform.kill_hub()
+    platform.kubectl("ada", "delete", "pod", "--all", "--grace-period=0", "--force")
+    began = time.monotonic()
+
+    platform.start_hub()
+
+    assert platform.ended("ada")["reason"] == "deleted"
+    assert time.monotonic() - began < 30
+
+
+def test_a_start_that_a_killed_hub_had_begun_is_found_or_ended(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    platform.stop_server("ada")
+    write_stub(platform, "ada", sleep=4)
+    platform.api("POST", "/users/ada/server", body={"user_options": {}})
+    until(lambda: platform.pods("ada"), what="the pod is there")
+    platform.kill_hub()
+    (platform.tree / "home" / "ada" / "stub.json").unlink()
+
+    platform.start_hub()
+
+    def settled() -> bool:
+        running = [pod for pod in platform.pods("ada") if "deletionTimestamp" not in pod["metadata"]]
+        return bool(platform.server("ada").get("ready")) == bool(running)
+
+    until(settled, seconds=45, what="the hub and the cluster agree")
