@@ -11,11 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+
+import psutil
 
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime, write_json
@@ -77,6 +80,23 @@ class Answer:
 
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def _add_lab(venv: Path) -> None:
+    """Let servers be forked in the stub environment: by the real package, but for the server itself."""
+    version = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print('python%d.%d' % sys.version_info[:2])"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    packages = venv / "lib" / version / "site-packages"
+    lab = packages / "astrocloud_lab"
+    shutil.copytree(REPOSITORY / "extensions" / "astrocloud_lab", lab, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HERE / "stub_server.py", packages)
+    (lab / "serve.py").write_text("import stub_server\n\ndef main(arguments):\n    stub_server.main()\n")
+    (lab / "forked" / "imports.py").write_text(
+        "import stub_server, astrocloud_lab.serve, astrocloud_lab.forked.child\n\ndef import_everything():\n    pass\n"
+    )
+    (venv / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -166,6 +186,8 @@ class Platform:
             public_url=self.runtime.public_url,
         )
         self.records = Records(self.data.run / "servers")
+        self.environment = "stub"
+        self._parents_told = 0
         self.hub: subprocess.Popen[bytes] | None = None
         self.proxy: subprocess.Popen[bytes] | None = None
         images = root / "images" / "stub"
@@ -176,6 +198,8 @@ class Platform:
         (venv / "bin").mkdir(parents=True)
         (venv / "bin" / "python").symlink_to("/usr/bin/python3")
         shutil.copy(HERE / "stub_server.py", venv)
+        self.forks = uid == 0 and os.geteuid() == 0 and self.settings.setdefault("TEST_FORK", "1") == "1"
+        _add_lab(venv)
 
     @property
     def url(self) -> str:
@@ -222,6 +246,8 @@ class Platform:
             )
         if wait:
             until(self.healthy, seconds=60, what="the hub is healthy")
+            if self.forks:
+                until(self.parents_ready, seconds=60, what="servers can be forked")
 
     def healthy(self) -> bool:
         assert self.hub is not None
@@ -231,6 +257,28 @@ class Platform:
             return Browser(self.url).open("/hub/health").status == 200
         except OSError:
             return False
+
+    def parents(self) -> list[int]:
+        """Return the processes of the hub that servers are forked from; each has bwrap for its parent."""
+        assert self.hub is not None
+        found = []
+        for outer in psutil.Process(self.hub.pid).children():
+            with suppress(psutil.Error):
+                if "astrocloud_lab.forked.parent" in outer.cmdline():
+                    found += [process.pid for process in outer.children()]
+        return found
+
+    def parents_ready(self) -> bool:
+        """Tell whether servers will be forked now."""
+        log = self.data.logs / f"parent-{self.environment}.log"
+        told = log.read_text(encoding="utf-8").count("ready to fork") if log.exists() else 0
+        ready, self._parents_told = told > self._parents_told, told
+        return ready
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what the hub has logged under the name `name`."""
+        lines = (json.loads(line) for line in self.hub_log().splitlines() if line.startswith("{"))
+        return [line for line in lines if line.get("event") == name]
 
     def hub_log(self) -> str:
         return (self.data.logs / "hub.log").read_text(encoding="utf-8", errors="replace")

@@ -27,10 +27,14 @@ class StubEnvironments:
     async def ensure(self, environment, on_progress):
         on_progress(Progress(environment.id, "installing", 1, 2))
         on_progress(Progress(environment.id, "ready"))
+        return self.ready(environment)
+
+    def ready(self, environment):
         real = os.environ.get("TEST_REAL_ENVIRONMENT")
         path = Path(real) if real else self.folder / "environments" / "stub"
+        with_lab = os.environ.get("TEST_FORK") == "1"
         return BuiltEnvironment(
-            environment=environment.id, path=path, python_version="3", base_prefix=Path("/usr"), with_lab=False
+            environment=environment.id, path=path, python_version="3", base_prefix=Path("/usr"), with_lab=with_lab
         )
 
     def command(self, built):
@@ -40,6 +44,7 @@ class StubEnvironments:
 
 
 c.LocalSpawner.environment_source = StubEnvironments(DataFolder.from_environment().root)
+c.LocalSpawner.fork_servers = os.environ.get("TEST_FORK") == "1"
 c.LocalSpawner.stop_grace_s = 3
 c.LocalSpawner.ready_timeout_s = 20
 for name, value in os.environ.items():

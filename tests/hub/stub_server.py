@@ -16,7 +16,6 @@ import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-SERVICE = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
 STATE = {"kernels": []}
 SPACE = {"STATE": STATE}
 
@@ -63,7 +62,8 @@ def main():
     if "exit" in wanted:
         print(wanted.get("words", ""), file=sys.stderr, flush=True)
         sys.exit(wanted["exit"])
-    server = ThreadingHTTPServer((SERVICE.hostname, SERVICE.port), Handler)
+    service = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
+    server = ThreadingHTTPServer((service.hostname, service.port), Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()
     sys.exit(0)

@@ -1,6 +1,7 @@
 """Servers that are forked instead of started, on one machine that root runs.
 
 ``parent``   a process that has imported everything, and forks a child for each server
+``imports``  what it imports
 ``enter``    how the child gets into a sandbox that stands, and becomes its person for good
 ``child``    what the child does to be a server like any other
 

@@ -144,7 +144,8 @@ def take_on(request: dict[str, Any]) -> None:
         signal.signal(number, signal.SIG_DFL)
     os.umask(request["umask"])
     os.environ.clear()
-    os.environ.update(request["environ"])
+    # PWD: as bubblewrap does for a server that it starts.
+    os.environ.update({**request["environ"], "PWD": request["cwd"]})
     time.tzset()
     os.chdir(request["cwd"])
     enter.name_process("astrocloud-lab")

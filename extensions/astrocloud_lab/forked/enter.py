@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -72,6 +72,24 @@ def limit(limits: Mapping[str, int]) -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
 
 
+def give_up_what_is_not_permitted() -> None:
+    """Take out of the bounding set what this process is not permitted now: no child will be, either."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    held = (ctypes.c_uint32 * 6)()
+    _call("capget", _libc.capget(header, held))
+    permitted = held[1] | held[4] << 32
+    for capability in _known_capabilities():
+        if not permitted >> capability & 1:
+            _prctl("bounding set", PR_CAPBSET_DROP, capability)
+
+
+def _known_capabilities() -> Iterator[int]:
+    capability = 0
+    while _libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(capability), *[ctypes.c_ulong(0)] * 3) >= 0:
+        yield capability
+        capability += 1
+
+
 def become(uid: int, gid: int, groups: Sequence[int]) -> None:
     """Be the person from now on: no capability in any set, and no way back.
 
@@ -80,10 +98,8 @@ def become(uid: int, gid: int, groups: Sequence[int]) -> None:
     OSError
         If any of it fails, or has not had its effect.
     """
-    capability = 0
-    while _libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(capability), *[ctypes.c_ulong(0)] * 3) >= 0:
+    for capability in _known_capabilities():
         _prctl("bounding set", PR_CAPBSET_DROP, capability)
-        capability += 1
     _prctl("ambient set", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)

@@ -20,66 +20,11 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 REQUEST = b"server"
 READY = b"ready"
 FIXED_FDS = 5
 MOST_FDS = 16
-
-SERVER_MODULES = (
-    "astrocloud_lab.contents",
-    "astrocloud_lab.handlers",
-    "astrocloud_lab.kernels.provisioner",
-    "astrocloud_lab.lean.deferred",
-    "astrocloud_lab.lean.versions",
-    "astrocloud_lab.server_extension",
-    "jupyter_core.migrate",
-    "jinja2.ext",
-    "tornado.platform.asyncio",
-    "jupyter_server.services.api.handlers",
-    "jupyter_server.services.config.handlers",
-    "jupyter_server.services.contents.handlers",
-    "jupyter_server.services.events.handlers",
-    "jupyter_server.services.kernels.handlers",
-    "jupyter_server.services.kernelspecs.handlers",
-    "jupyter_server.services.nbconvert.handlers",
-    "jupyter_server.services.security.handlers",
-    "jupyter_server.services.sessions.handlers",
-    "jupyter_server.services.shutdown",
-    "jupyter_server.kernelspecs.handlers",
-    "jupyter_server.nbconvert.handlers",
-    "jupyter_server.view.handlers",
-    "anyio._backends._asyncio",
-    "ipykernel.kernelspec",
-    "notebook_shim.nbserver",
-    "jupyter_server_proxy",
-    "jupyterlab_language_pack_zh_CN",
-)
-"""What a server imports from its start to the Lab's first page, besides what :mod:`.lean.app` imports first."""
-
-KERNEL_MODULES = ("faulthandler", "runpy", "IPython.core.pylabtools", "matplotlib.backends.backend_agg")
-"""What a kernel imports with its first plot, besides what :mod:`.kernels.forkserver` imports."""
-
-
-def import_everything() -> None:
-    """Import what servers need, then what kernels need; what is missing is left to them."""
-    from astrocloud_lab.kernels import fonts, forkserver, network
-    from astrocloud_lab.lean import app
-
-    # First: the server's modules are imported with a few names hidden, which kernels need.
-    app.import_server()
-    for name in SERVER_MODULES:
-        forkserver.import_quietly(name)
-    fonts.offer(os.environ, Path.home())
-    if network.is_shared(os.environ):
-        forkserver.import_without_debugger()
-    forkserver.inline_backend()
-    for name in (*forkserver.FIRST, *forkserver.wanted_modules(), *KERNEL_MODULES):
-        forkserver.import_quietly(name)
-    del os.environ["MPLBACKEND"]
-    for name in ("astrocloud_lab.forked.child", "astrocloud_lab.kernels.child", "astrocloud_lab.serve"):
-        __import__(name)
 
 
 def check_threads() -> None:
@@ -132,10 +77,17 @@ def main() -> None:
         del sys.path[0]
     os.makedirs(os.path.expanduser("~"), exist_ok=True)
     gc.disable()
-    import_everything()
+    from astrocloud_lab.forked import enter
+
+    enter.give_up_what_is_not_permitted()
+    from astrocloud_lab.forked import imports
+
+    imports.import_everything()
     check_threads()
     gc.collect()
     gc.freeze()
+    sys.stderr.write(f"astrocloud_lab: ready to fork, with {len(sys.modules)} modules\n")
+    sys.stderr.flush()
     control.send(READY)
     serve(control)
 

@@ -30,7 +30,7 @@ async def keep_parent(config: HubConfig) -> None:
     programs = view.programs()
     if programs is None or not await asyncio.to_thread(people_are_kept_apart):
         return
-    source: EnvironmentSource = settings.environment_source
+    source: EnvironmentSource = settings.get("environment_source") or config.PlatformSpawner.environment_source
     built = await asyncio.to_thread(source.ready, source.catalogue.default)
     if built is not None and built.with_lab:
         with suppress(NotForkedError):

@@ -11,16 +11,25 @@ from typing import Any, Final
 from astrocloud_hub.spawners.launch import Held, Launch
 from astrocloud_hub.spawners.parents import NotForkedError, Parent, read_line
 
-_STANDS_WITHIN_S: Final = 10.0
-_ENTERED_WITHIN_S: Final = 10.0
 _UMASK: Final = 0o007
 """As process 1 sets it for a server that it starts (`sandbox.INIT`)."""
 
 
-async def enter(launch: Launch, held: Held, parent: Parent) -> None:
+async def enter(launch: Launch, held: Held, parent: Parent, *, within_s: float) -> None:
     """Let a child of `parent` enter the sandbox `held`, and be the server of `launch` there.
 
     Returns when the child is inside with nothing left of the platform's, about to start the server.
+
+    Parameters
+    ----------
+    launch
+        What is to run.
+    held
+        The sandbox, which may not stand yet. Its descriptors are closed here in any case.
+    parent
+        The process to fork.
+    within_s
+        How long the sandbox may take to stand, and the child to be inside, in seconds each.
 
     Raises
     ------
@@ -29,7 +38,7 @@ async def enter(launch: Launch, held: Held, parent: Parent) -> None:
     """
     opened: list[int] = [held.told]
     try:
-        await _stands(held)
+        await _stands(held, within_s)
         pidfd = await asyncio.to_thread(_first_process, held, launch.status_file)
         opened.append(pidfd)
         log = launch.open_log()
@@ -46,7 +55,7 @@ async def enter(launch: Launch, held: Held, parent: Parent) -> None:
             os.close(descriptor)
     with answer:
         try:
-            told = await read_line(answer, within_s=_ENTERED_WITHIN_S)
+            told = await read_line(answer, within_s=within_s)
         except (OSError, ValueError) as err:
             raise NotForkedError(str(err), by_parent=True) from err
     if "error" in told:
@@ -77,16 +86,16 @@ def _request(launch: Launch) -> dict[str, Any]:
     }
 
 
-async def _stands(held: Held) -> None:
+async def _stands(held: Held, within_s: float) -> None:
     """Wait until process 1 says that the sandbox stands."""
     loop = asyncio.get_running_loop()
     seen = asyncio.Event()
     loop.add_reader(held.ready, seen.set)
     try:
-        async with asyncio.timeout(_STANDS_WITHIN_S):
+        async with asyncio.timeout(within_s):
             await seen.wait()
     except TimeoutError:
-        raise NotForkedError(f"no sandbox within {_STANDS_WITHIN_S} s") from None
+        raise NotForkedError(f"no sandbox within {within_s} s") from None
     finally:
         loop.remove_reader(held.ready)
     if not os.read(held.ready, 64).startswith(b"ready"):

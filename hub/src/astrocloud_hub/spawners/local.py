@@ -39,6 +39,8 @@ _PORT_TRIES = 3
 _START_CPUS = 2.0
 """Processors that a start may use, whatever was chosen: the server and what kernels are forked from start side by side,
 and a quota of one would stop both for a part of each tenth of a second."""
+_ENTER_S = 10.0
+"""How long a forked child may take until it is in its sandbox, in seconds; it takes some hundredths."""
 _START_CPUS_S = 10.0
 """How long after the start that goes on, in seconds: until the first cell has what it imports."""
 
@@ -68,6 +70,7 @@ class LocalSpawner(PlatformSpawner, Spawner):
         self._process: subprocess.Popen[bytes] | None = None
         self._record: ServerRecord | None = None
         self._walls = True
+        self._forked = False
         self._watched: int | None = None
         super().__init__(**kwargs)
 
@@ -163,7 +166,8 @@ class LocalSpawner(PlatformSpawner, Spawner):
         for attempt in range(_PORT_TRIES):
             self.port = ports.free_port()
             self._stages.tell("starting", 78)
-            if attempt == 0 and await self._fork(built, programs, prepare):
+            self._forked = attempt == 0 and await self._fork(built, programs, prepare)
+            if self._forked:
                 break
             await asyncio.to_thread(self._launch, await prepare())
             self._stages.tell("waiting", 85)
@@ -181,7 +185,7 @@ class LocalSpawner(PlatformSpawner, Spawner):
         return ("127.0.0.1", self.port)
 
     def _started_with(self) -> dict[str, Any]:
-        return {"walls": self._walls, **self._picked}
+        return {"walls": self._walls, "forked": self._forked, **self._picked}
 
     async def _programs(self) -> Programs | None:
         """Return what makes the sandbox, `None` if there may be none. Raises `HubError` ``isolation-missing``."""
@@ -217,7 +221,7 @@ class LocalSpawner(PlatformSpawner, Spawner):
         try:
             held = await asyncio.to_thread(launch.hold)
             self._note(launch, held.process)
-            await entering.enter(launch, held, parent)
+            await entering.enter(launch, held, parent, within_s=min(self.fork_timeout_s, _ENTER_S))
             self._stages.tell("waiting", 85)
             if await self._wait_ready(launch.person, within_s=self.fork_timeout_s):
                 return True

@@ -215,7 +215,7 @@ class Parents:
             return
         _log.warning("server-parent-ended", environment=path.name, reason=reason)
         # One that never was ready would only fail again.
-        if rest or not parent.told_ready:
+        if rest or not (parent.ready or parent.told_ready):
             self._resting[path] = time.monotonic() + _REST_S
         with suppress(OSError, subprocess.TimeoutExpired):
             parent.end()
