@@ -20,6 +20,8 @@ export class FileList {
     this.cursor = 0;
     this.anchor = 0;
     this.row = 42;
+    this.sorted = true;
+    this.dates = "column-date";
     this.sorting = { by: "name", descending: false };
     this.head = el("div", { class: "fi-row fi-head", role: "row" });
     this.spacer = el("div", { class: "fi-spacer" });
@@ -114,12 +116,12 @@ export class FileList {
   // ---- Drawing -------------------------------------------------------------------------------------------------------
 
   drawHead() {
-    const cells = [["name", "column-name"], ["size", "column-size"], ["date", "column-date"]].map(([by, key]) => {
-      const now = this.sorting.by === by;
+    const cells = [["name", "column-name"], ["size", "column-size"], ["date", this.dates]].map(([by, key]) => {
+      const now = this.sorted && this.sorting.by === by;
       return el("div", {
         class: `fi-cell fi-${by}`, role: "columnheader",
         "aria-sort": now ? (this.sorting.descending ? "descending" : "ascending") : "none",
-      }, this.sorting.by === null ? el("span", {}, t(key)) : el("button", { type: "button", class: "fi-sort", onclick: () => this.actions.sort(by) },
+      }, !this.sorted ? el("span", {}, t(key)) : el("button", { type: "button", class: "fi-sort", onclick: () => this.actions.sort(by) },
         t(key), now ? el("span", { "aria-hidden": "true" }, this.sorting.descending ? " ↓" : " ↑") : null));
     });
     const all = el("input", { type: "checkbox", "aria-label": t("select-all"), onchange: (event) => this.pickAll(event.target.checked) });

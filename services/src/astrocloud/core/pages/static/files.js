@@ -68,6 +68,9 @@ async function load({ at, keep = false } = {}) {
     source = made.source;
     drawCrumbs();
     drawPlaces();
+    list.sorted = source instanceof FolderSource;
+    list.dates = state.view === "trash" ? "column-deleted" : "column-date";
+    list.drawHead();
     list.show(source, { keep, cursor: made.cursor });
     if (made.note) note(made.note);
     document.title = `${titleNow()} · ${t("title")}`;
@@ -402,7 +405,7 @@ async function transfer(what) {
   const items = source.items(list);
   const names = list.pickedEntries.map((entry) => entry.name);
   const start = state.view === "folder" ? state.path : settings.home;
-  const target = await askFolder(t("where-to"), t(`${what}-here`), start, places);
+  const target = await askFolder(t("where-to"), t(what === "move" ? "move-here" : "copy-here"), start, places);
   if (target) await transferTo(what, target, items, names);
 }
 
@@ -546,7 +549,6 @@ let typing = 0;
 function search() {
   clearTimeout(typing);
   Object.assign(state, { view: "folder", match: query.value.trim(), below: below.checked });
-  list.sorting.by ??= "name";
   history.replaceState({}, "", address());
   load();
 }
