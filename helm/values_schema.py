@@ -285,6 +285,8 @@ class NetworkPolicies(Block):
     """Whether the chart writes policies. They hold only where the cluster's network enforces them."""
     from_: list[Raw] = Field(default=[], alias="from")
     """Who reaches the proxy, as a policy's ``from``; empty: everybody."""
+    dns: list[Raw] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
+    """Where names are looked up, as a policy's ``to``; add the address of a cache that runs on the nodes."""
 
 
 class PriorityClasses(Block):

@@ -1,0 +1,163 @@
+"""Who may connect to whom: the policies that the chart and the spawner write, evaluated for every pair."""
+
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from astrocloud.core.cluster import Cluster
+from astrocloud_hub.spawners.kube.models import SERVER_PORT, Ground, Quota
+from astrocloud_hub.spawners.kube.objects import namespace_objects
+from astrocloud_hub.spawners.models import Person
+from tests.kube.cluster.programs import CHART_PROGRAMS, build, program
+from tests.kube.installation import CHART
+from tests.kube.reachability import Place, reaches
+
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
+
+NAMESPACE = "platform"
+PORTS = {"proxy": {"http": 8000, "api": 8001}, "hub": {"http": 8081}, "database": {"postgresql": 5432}}
+SERVICE = {"http": 8080}
+
+# Who (rows) reaches what (columns); x: yes. A person's own servers do not reach each other. The cluster's DNS has no
+# policies here, and "stranger" is a pod of somebody else's in a namespace without any.
+MATRIX = """
+              proxy proxy-api hub portal passport vospace database ann bob dns internet private metadata kubelet api
+people        x     .         .   .      .        .       .        .   .   x   x        x       x        x       x
+stranger      x     .         .   .      .        .       .        .   .   x   x        x       x        x       x
+ann           .     .         x   x      x        x       .        .   .   x   x        .       .        .       .
+bob           .     .         x   x      x        x       .        .   .   x   x        .       .        .       .
+proxy         .     .         x   x      x        x       .        x   x   x   .        .       .        .       .
+hub           x     x         .   x      x        x       x        x   x   x   x        x       x        x       x
+portal        x     .         x   x      x        x       x        .   .   x   .        .       .        .       .
+passport      x     .         x   x      x        x       x        .   .   x   .        .       .        .       .
+vospace       x     .         x   x      x        x       x        .   .   x   x        .       .        .       .
+database      .     .         .   .      .        .       .        .   .   .   .        .       .        .       .
+prepuller     x     .         .   .      .        .       .        .   .   x   x        x       x        x       x
+"""
+
+OUTSIDE = {
+    "people": Place(name="people", address="198.51.100.7"),
+    "internet": Place(name="internet", address="203.0.113.9"),
+    "private": Place(name="private", address="10.20.30.40"),
+    "metadata": Place(name="metadata", address="169.254.169.254"),
+    "kubelet": Place(name="kubelet", address="10.0.0.5"),
+    "api": Place(name="api", address="10.96.0.1"),
+}
+WHERE = {
+    "proxy-api": ("proxy", 8001, "TCP"),
+    "ann": ("ann", SERVER_PORT, "TCP"),
+    "bob": ("bob", SERVER_PORT, "TCP"),
+    "dns": ("dns", 53, "UDP"),
+    "internet": ("internet", 443, "TCP"),
+    "private": ("private", 443, "TCP"),
+    "metadata": ("metadata", 80, "TCP"),
+    "kubelet": ("kubelet", 10250, "TCP"),
+    "api": ("api", 443, "TCP"),
+    "database": ("database", 5432, "TCP"),
+    "hub": ("hub", 8081, "TCP"),
+    "proxy": ("proxy", 8000, "TCP"),
+}
+
+
+def render(*arguments: str) -> list[dict[str, Any]]:
+    build(CHART_PROGRAMS, say=print)
+    command = [str(program("helm")), "template", "sky", str(CHART), "--namespace", NAMESPACE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def ground(made: list[dict[str, Any]]) -> Ground:
+    found = next(d for d in made if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-settings"))
+    settings = found["data"]["cluster.yaml"]
+    quota = Quota(servers=3, memory_bytes=2**34, cpus=8, largest_memory_bytes=2**33)
+    return Ground(cluster=Cluster.model_validate(yaml.safe_load(settings)), tree={"hostPath": {}}, quota=quota)
+
+
+def policies_and_places(*arguments: str) -> tuple[list[dict[str, Any]], dict[str, Place]]:
+    made = render(*arguments)
+    land = ground(made)
+    policies = [document for document in made if document["kind"] == "NetworkPolicy"]
+    places = dict(OUTSIDE)
+    for document in made:
+        if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet"}:
+            labels = document["spec"]["template"]["metadata"]["labels"]
+            part = labels["app.kubernetes.io/component"]
+            places[part] = Place(
+                name=part,
+                address=f"10.90.1.{len(places)}",
+                namespace=NAMESPACE,
+                namespace_labels={"kubernetes.io/metadata.name": NAMESPACE},
+                labels=labels,
+                ports=PORTS.get(part, SERVICE),
+            )
+    for number, name in enumerate(("ann", "bob")):
+        objects = namespace_objects(land, Person(username=name, uid=200000 + number, gid=200000 + number, groups=()))
+        policies += [found for found in objects if found["kind"] == "NetworkPolicy"]
+        space = objects[0]["metadata"]
+        places[name] = Place(
+            name=name,
+            address=f"10.90.2.{number + 1}",
+            namespace=space["name"],
+            namespace_labels={"kubernetes.io/metadata.name": space["name"], **space["labels"]},
+            labels=land.pod_labels,
+        )
+    for name, namespace in (("stranger", "elsewhere"), ("dns", "kube-system")):
+        labels = {"kubernetes.io/metadata.name": namespace}
+        places[name] = Place(
+            name=name, address="10.90.3.1", namespace=namespace, namespace_labels=labels, labels={"app": name}
+        )
+    return policies, places
+
+
+def table(text: str) -> dict[tuple[str, str], bool]:
+    first, *rows = [line.split() for line in text.strip().splitlines()]
+    return {(row[0], column): mark == "x" for row in rows for column, mark in zip(first, row[1:], strict=True)}
+
+
+def test_every_pair_is_as_it_should_be() -> None:
+    policies, places = policies_and_places()
+    wanted = table(MATRIX)
+
+    found = {}
+    for source, column in wanted:
+        target, port, protocol = WHERE.get(column, (column, 8080, "TCP"))
+        found[source, column] = reaches(policies, places[source], places[target], port, protocol=protocol)
+
+    assert {pair: now for pair, now in found.items() if now != wanted[pair]} == {}
+
+
+def test_every_part_of_the_chart_is_in_the_table() -> None:
+    _, places = policies_and_places()
+
+    rows = {source for source, _ in table(MATRIX)}
+
+    assert places.keys() - OUTSIDE.keys() - {"dns"} == rows - OUTSIDE.keys()
+
+
+def test_the_proxy_can_be_kept_to_those_in_front_of_it() -> None:
+    source = 'networkPolicies.from=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"elsewhere"}}}]'
+    policies, places = policies_and_places("--set-json", source)
+
+    assert reaches(policies, places["stranger"], places["proxy"], 8000)
+    assert not reaches(policies, places["people"], places["proxy"], 8000)
+    assert not reaches(policies, places["ann"], places["proxy"], 8000)
+    # The portal looks whether people can come in.
+    assert reaches(policies, places["portal"], places["proxy"], 8000)
+
+
+def test_transfers_reach_the_private_networks_that_the_operator_names() -> None:
+    policies, places = policies_and_places("--set-json", 'config.vospace={"transfer_networks":["10.20.0.0/16"]}')
+
+    assert reaches(policies, places["vospace"], places["private"], 443)
+    assert not reaches(policies, places["vospace"], places["metadata"], 80)
+
+
+@pytest.mark.parametrize("wrong", ["no policies at all", "another's server"])
+def test_the_evaluation_tells_when_something_is_open(wrong: str) -> None:
+    policies, places = policies_and_places()
+    left = [] if wrong == "no policies at all" else [p for p in policies if p["metadata"]["namespace"] == NAMESPACE]
+
+    assert reaches(left, places["bob"], places["ann"], SERVER_PORT)
+    assert not reaches(policies, places["bob"], places["ann"], SERVER_PORT)
