@@ -1,24 +1,19 @@
-"""Foreign clients, each as released, in an environment of their own, against a running service."""
+"""Foreign clients, each as released, in an environment of their own, against a whole running platform."""
 
 import asyncio
 import hashlib
 import os
 import shutil
-import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from tests.services.vospace.platform import Space, running
+from tests.interop.platform import Inhabited, inhabited_platform
+from tests.services.vospace.platform import Space
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +58,7 @@ class Vos:
     bin: Path
     space: Space
     home: Path
-    token: str | None = "ada"
+    token: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     prefix: str = "vos://astrocloud.local~vospace"
@@ -100,48 +95,36 @@ class Vos:
         return done
 
 
+@pytest.fixture(scope="module")
+def scheme() -> str:
+    """What the platform of a module's tests speaks; a module may have another."""
+    return "http"
+
+
+@pytest.fixture(scope="module")
+def inhabited(scheme: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inhabited]:
+    """A whole platform for the tests of one module."""
+    with inhabited_platform(tmp_path_factory.mktemp(scheme), scheme) as found:
+        yield found
+
+
 @pytest.fixture
-async def vos(vos_bin: Path, tmp_path: Path) -> AsyncIterator[Vos]:
-    """The client, over plain HTTP, its registry seeded."""
+async def space(inhabited: Inhabited) -> AsyncIterator[Space]:
+    """Its VOSpace, with nothing in it, spoken to as ada."""
+    inhabited.clear()
+    async with inhabited.space() as found:
+        yield found
+
+
+@pytest.fixture
+async def vos(vos_bin: Path, inhabited: Inhabited, space: Space, tmp_path: Path) -> Vos:
+    """The client, its registry seeded.
+
+    With a certificate of the platform's own it needs ``-k``: it reads the capabilities by certifi's authorities alone.
+    """
     home = tmp_path / "client"
     registry = home / ".config" / "cadc-registry"
     registry.mkdir(parents=True)
-    async with running(tmp_path / "data") as space:
-        (registry / "resource-caps").write_bytes((await space.get(f"{space.url}/reg/resource-caps")).body)
-        yield Vos(vos_bin, space, home)
-
-
-@pytest.fixture(scope="session")
-def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """A server's context with a certificate for localhost that nobody signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(tz=UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
-    file.write_bytes(private + certificate.public_bytes(pem))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(file)
-    return context
-
-
-@pytest.fixture
-async def vos_tls(vos_bin: Path, tmp_path: Path, self_signed: ssl.SSLContext) -> AsyncIterator[Vos]:
-    """The client over HTTPS, as its users do it: ``arc:`` for a service that an environment variable names."""
-    home = tmp_path / "client"
-    home.mkdir()
-    async with running(tmp_path / "data", tls=self_signed) as space:
-        host = space.url.removeprefix("https://")
-        yield Vos(vos_bin, space, home, environment={"VOSPACE_WEBSERVICE": host}, options=("-k",), prefix="arc:")
+    (registry / "resource-caps").write_bytes((await space.get(f"{space.url}/reg/resource-caps")).body)
+    options = ("-k",) if inhabited.platform.scheme == "https" else ()
+    return Vos(vos_bin, space, home, token=inhabited.tokens["ada"], options=options)

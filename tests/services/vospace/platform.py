@@ -167,6 +167,9 @@ class Space:
     extra: dict[str, Any] = field(default_factory=dict)
     around: str = ""
     """Where bytes have a way of their own."""
+    people: Mapping[str, Person] = field(default_factory=lambda: PEOPLE)
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    """Name -> token, where that is not the same."""
 
     @property
     def base(self) -> str:
@@ -178,7 +181,8 @@ class Space:
     async def __call__(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **kwargs: Any
     ) -> Answer:
-        sent = {**({"Authorization": f"Bearer {self.who}"} if self.who else {}), **(headers or {})}
+        token = self.tokens.get(self.who or "", self.who)
+        sent = {**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
         address = path if path.startswith("http") else self.base + path
         address = "".join(char if char.isascii() else quote(char) for char in address)
         kwargs.setdefault("allow_redirects", False)
@@ -216,7 +220,7 @@ class Space:
         file = self.posix(path)
         file.write_bytes(data)
         if os.geteuid() == 0:
-            os.chown(file, PEOPLE[who].identity.uid, PEOPLE[who].identity.gid)
+            os.chown(file, self.people[who].identity.uid, self.people[who].identity.gid)
         file.chmod(mode)
         return file
 
@@ -224,7 +228,7 @@ class Space:
         folder = self.posix(path)
         folder.mkdir()
         if os.geteuid() == 0:
-            os.chown(folder, PEOPLE[who].identity.uid, PEOPLE[who].identity.gid)
+            os.chown(folder, self.people[who].identity.uid, self.people[who].identity.gid)
         folder.chmod(mode)
         return folder
 
