@@ -104,6 +104,14 @@ def test_networks_that_an_operator_opens_are_opened() -> None:
     same_as("network-policies", policies)
 
 
+def test_a_server_that_has_started_is_held_to_what_was_chosen() -> None:
+    limits = objects.pod(ground(), plan())["spec"]["containers"][0]["resources"]["limits"]
+    patch = objects.resized(1.0)
+
+    assert limits["cpu"] == "2000m"
+    assert patch["spec"]["containers"] == [{"name": "notebook", "resources": {"limits": {"cpu": "1000m"}}}]
+
+
 def test_the_token_is_in_no_repr() -> None:
     assert "a-token" not in repr(plan())
 

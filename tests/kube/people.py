@@ -53,6 +53,7 @@ class PodPlatform(Platform):
             root,
             settings={"TEST_CLUSTER": json.dumps(told), "KUBECONFIG": str(cluster.kubeconfig), **(settings or {})},
         )
+        self.forks = False
         self.cluster = cluster
         self.tree = tree
         self.images = images

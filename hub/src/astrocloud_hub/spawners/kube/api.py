@@ -11,6 +11,7 @@ from astrocloud_hub.spawners.kube.models import Json
 
 _TIMEOUT_S: Final = 10
 _APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/strategic-merge-patch+json"
 _COLLECTIONS: Final = {
     "Namespace": "/api/v1/namespaces",
     "PersistentVolume": "/api/v1/persistentvolumes",
@@ -56,6 +57,10 @@ class ClusterApi:
         path = f"{collection(made)}/{made['metadata']['name']}"
         query = {"fieldManager": "astrocloud-hub", "force": "true"}
         return await self._ask("PATCH", path, query=query, body=made, kind=_APPLY)
+
+    async def change(self, path: str, patch: Json) -> Json:
+        """Change what is at `path` as `patch` says, and return it. Raises `ClusterError`."""
+        return await self._ask("PATCH", path, body=patch, kind=_MERGE)
 
     async def delete_pod(self, namespace: str, name: str, *, grace_s: int, uid: str = "") -> bool:
         """Ask for the end of a pod; tell whether it was there. Raises `ClusterError`."""

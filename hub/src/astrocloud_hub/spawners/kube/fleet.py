@@ -195,6 +195,14 @@ class Fleet:
         except ClusterError as err:
             raise HubError("server-cluster", reason=str(err)[:300]) from err
 
+    async def settle(self, namespace: str, name: str, *, cpus: float) -> None:
+        """Hold a server that has started to the processors that were chosen."""
+        try:
+            await self._api.change(f"/api/v1/namespaces/{namespace}/pods/{name}/resize", objects.resized(cpus))
+        except ClusterError as err:
+            # It has more than it should, and goes on.
+            _log.warning("server-not-settled", namespace=namespace, pod=name, reason=str(err)[:300])
+
     # Looking
 
     async def follow_events(self, pod: Json, seen: list[Json], changed: asyncio.Event) -> None:

@@ -26,6 +26,10 @@ CLAIM: Final = "tree"
 HOME_UNUSABLE: Final = 73
 """The exit code of a server whose home cannot be written (EX_CANTCREAT)."""
 
+START_CPUS: Final = 2.0
+"""Processors that a start may use, whatever was chosen: the server and what kernels are forked from start side by side,
+and a quota of one would stop both for a part of each tenth of a second. `resized` is sent when that is over."""
+
 READ_ONLY: Final = ("archive", "course")
 """Folders of the tree that everybody sees and nobody writes."""
 
@@ -244,6 +248,11 @@ def pod(ground: Ground, plan: ServerPlan) -> Json:
     }
 
 
+def resized(cpus: float) -> Json:
+    """Return the patch of a pod's ``resize`` by which its server has no more than `cpus` processors."""
+    return {"spec": {"containers": [{"name": CONTAINER, "resources": {"limits": {"cpu": _cpus(cpus)}}}]}}
+
+
 def _container(ground: Ground, plan: ServerPlan) -> Json:
     limits = plan.limits
     reserve = ground.cluster.servers.reserve
@@ -258,7 +267,7 @@ def _container(ground: Ground, plan: ServerPlan) -> Json:
         "env": [{"name": name, "value": variables[name]} for name in sorted(variables)],
         "ports": [{"name": "http", "containerPort": SERVER_PORT}],
         "resources": {
-            "limits": {"memory": str(limits.memory_bytes), "cpu": _cpus(limits.cpus)},
+            "limits": {"memory": str(limits.memory_bytes), "cpu": _cpus(max(limits.cpus, START_CPUS))},
             "requests": {
                 "memory": str(round(limits.memory_bytes * reserve.memory)),
                 "cpu": _cpus(limits.cpus * reserve.cpus),

@@ -20,6 +20,7 @@ from astrocloud_hub.spawners.kube.ends import container_status, end_of_pod, has_
 from astrocloud_hub.spawners.kube.fleet import Fleet
 from astrocloud_hub.spawners.kube.folders import FolderMaker
 from astrocloud_hub.spawners.kube.models import SERVER_PORT, Json, Placement, ServerPlan, server_label
+from astrocloud_hub.spawners.kube.room import quantity
 from astrocloud_hub.spawners.kube.watching import Key
 from astrocloud_hub.spawners.models import Limits, Person
 from astrocloud_hub.spawners.options import ServerOptions
@@ -35,8 +36,12 @@ _PULL_AGAIN_S: Final = 60.0
 """How long fetching an image is tried again when the registry does not answer."""
 _MOUNT_AGAIN_S: Final = 45.0
 """How long mounting the file tree is tried again."""
+_SETTLE_AFTER_S: Final = 10.0
+"""How long after its start a server may use more processors than chosen: until the first cell has what it imports."""
 _ACCEPT_EVERY_S: Final = 0.02
 _TRY_S: Final = 2.0
+_PART: Final = {"queue": "created", "no-room": "created", "waiting": "running"}
+"""The part of a start that has begun with a stage, for the log."""
 
 
 class PodSpawner(PlatformSpawner, KubeSpawner):
@@ -54,6 +59,8 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
 
     def __init__(self, **kwargs: Any) -> None:
         self._uid = ""
+        self._parts: dict[str, float] = {}
+        self._settling: asyncio.Future[None] | None = None
         self._last_seen: Json | None = None
         self._known = False
         self._node_lost = False
@@ -105,6 +112,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
     # Starting
 
     async def _start(self) -> tuple[str, int]:
+        self._parts = {"asked": time.monotonic()}
         fleet = await self.fleet()
         options, person, _state = await self.read_request()
         self.image = fleet.image(options.environment.id)
@@ -115,6 +123,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         self._known = self._node_lost = self._over = False
         self.pod_name = f"{server_label(self.name)}-{secrets.token_hex(3)}"
         self._stages.tell("queue", 10)
+        self._parts["prepared"] = time.monotonic()
         pod = await fleet.create_pod(self._plan(options, person))
         self._last_seen, self._uid, self._known = pod, pod["metadata"]["uid"], True
         try:
@@ -123,12 +132,27 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             fleet.watch.forget(self._key)
             await asyncio.shield(self._delete(fleet, grace_s=0))
             raise
+        self._parts["accepting"] = time.monotonic()
         self._stages.tell("ready", 98)
         fleet.watch.listen(self._key, self._changed)
+        asyncio.get_running_loop().call_later(_SETTLE_AFTER_S, self._settle_soon, fleet, self._uid)
         return (address, SERVER_PORT)
 
     def _started_with(self) -> dict[str, Any]:
-        return {"pod": self.pod_name, "node": node_of(self._last_seen), "image": self.image, **self._picked}
+        began, *rest = self._parts.items()
+        parts = {name: round(1e3 * (at - began[1])) for name, at in rest}
+        where = {"pod": self.pod_name, "node": node_of(self._last_seen), "image": self.image}
+        return {**where, "parts_ms": parts, **self._picked}
+
+    def _settle_soon(self, fleet: Fleet, uid: str) -> None:
+        """Hold the server to its processors, if it is still the one that was started."""
+        pod = self._last_seen
+        if uid != self._uid or self._over or pod is None:
+            return
+        allowed = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("cpu", 0)
+        cpus = float(self._picked.get("cpus") or 0)
+        if cpus and quantity(allowed) > cpus:
+            self._settling = asyncio.ensure_future(fleet.settle(self.namespace, self.pod_name, cpus=cpus))
 
     async def _end_leftovers(self, fleet: Fleet) -> None:
         """End what is left of this server: a start that a killed hub had begun."""
@@ -202,6 +226,10 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         if pod is not None:
             if not self._uid or self._uid != pod["metadata"]["uid"]:
                 self.pod_name, self._uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+            if self._last_seen is None and not has_ended(pod):
+                # The hub that started it may have ended before it did so.
+                self._last_seen = pod
+                self._settle_soon(fleet, self._uid)
             self._last_seen = pod
             fleet.watch.listen(self._key, self._changed)
         return pod
@@ -335,6 +363,7 @@ class _Start:
                 self._spawner._stages.tell(seen.stage, seen.percent, **seen.parameters)
             if seen.failure is not None:
                 raise seen.failure
+            self._spawner._parts.setdefault(_PART.get(seen.stage, "placed"), time.monotonic())
             if seen.address and await accepts(seen.address, SERVER_PORT):
                 return seen.address
             await self._check_patience(seen, pod)
