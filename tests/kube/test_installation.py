@@ -95,6 +95,27 @@ async def test_upgrade_and_rollback_keep_people_signed_in(installation: Installa
         await until("the session after the rollback", lambda: both(ann))
 
 
+async def test_saved_databases_can_be_put_back(installation: Installation) -> None:
+    database = f"statefulset/{installation.name}-database"
+    installation.add("earlier")
+    save = "pg_dump -U postgres -Fc astrocloud > /tmp/astrocloud.dump"
+    installation.kubectl("exec", database, "--", "sh", "-c", save)
+    installation.run("astrocloud", "user", "add", "later")
+
+    selector = f"app.kubernetes.io/instance={installation.release}"
+    installation.kubectl("scale", "deployment", "--replicas=0", "-l", selector)
+    put_back = "pg_restore -U postgres --clean --if-exists --single-transaction -d astrocloud /tmp/astrocloud.dump"
+    installation.kubectl("exec", database, "--", *put_back.split())
+    installation.apply()
+    installation.wait()
+
+    people = {person["username"] for person in json.loads(installation.run("astrocloud", "user", "list", "--json"))}
+    assert "earlier" in people
+    assert "later" not in people
+    async with installation.person("earlier") as earlier:
+        await until("signing in again", lambda: signs_in(earlier))
+
+
 async def test_uninstalling_leaves_everything_that_an_installation_finds_again(installation: Installation) -> None:
     token = installation.token("ann")
     async with installation.person("ann") as ann:
