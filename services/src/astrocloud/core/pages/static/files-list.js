@@ -254,6 +254,9 @@ export class FileList {
     const index = this.indexAt(event.target);
     const entry = this.source.entry(index);
     if (index < 0 || !entry || event.target.closest(".fi-icon-button")) return;
+    // The first click of a double click may open a preview, which moves the rows: the second is for the same entry.
+    if (event.detail > 1 && !event.target.closest(".fi-check")) { event.preventDefault(); return; }
+    this.pressed = null;
     this.grid.focus({ preventScroll: true });
     if (event.target.closest(".fi-check")) {
       if (event.target.tagName !== "INPUT") event.preventDefault();
@@ -265,11 +268,11 @@ export class FileList {
     const opens = event.target.closest(".fi-label") && !(event.ctrlKey || event.metaKey || event.shiftKey);
     this.moveTo(index, { extend: event.shiftKey, add: event.ctrlKey || event.metaKey });
     if (opens) this.actions.open(entry);
+    else this.pressed = entry;
   }
 
   doubleClick(event) {
-    const entry = this.entryAt(event.target);
-    if (entry && !event.target.closest(".fi-check, .fi-icon-button, .fi-label")) this.actions.open(entry);
+    if (this.pressed && !event.target.closest(".fi-check, .fi-icon-button")) this.actions.open(this.pressed);
   }
 
   contextMenu(event) {
