@@ -39,6 +39,8 @@ NAMES: Final = {
     "files-share-partly": "PermissionDenied",
     "files-view-gone": "InvalidArgument",
     "files-link-gone": "NodeNotFound",
+    "files-no-person": "InvalidArgument",
+    "files-no-group": "InvalidArgument",
 }
 """Error code -> the name of the fault: the standard's where it has one."""
 

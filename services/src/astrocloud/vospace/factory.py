@@ -67,10 +67,11 @@ def build_vospace(
     partials = Partials(engine)
     quotas = _quotas(config, engine, tree, partials)
     switches = can_switch()
+    owners = Owners(data.tree)
     nodes = Nodes(
         tree=tree,
         authority=settings.authority,
-        owners=Owners(data.tree),
+        owners=owners,
         quotas=quotas,
         gate=Gate(tree=tree, closed=not switches),
     )
@@ -111,8 +112,10 @@ def build_vospace(
         engine=engine,
         door=door,
         nodes=nodes,
+        owners=owners,
         partials=partials,
         resuming=resuming,
+        recount=quotas.recount,
     )
     jobs = _jobs(door=door, nodes=nodes, transfers=transfers, engine=engine, origin=runtime.public_url)
     apis = (

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -16,6 +17,8 @@ from astrocloud.vospace.myfiles.entries import entry, exists, free_name, kind_of
 from astrocloud.vospace.myfiles.views import SORTS, WINDOW_LIMIT, Views, Wish
 from astrocloud.vospace.quotas import Limits
 
+COUNTED_S: Final = 300.0
+"""How often a home or project that is looked at is counted anew at most, in seconds."""
 _NAMES_LIMIT = 10_000
 
 
@@ -32,9 +35,23 @@ class BrowseApi:
         Folders in an order.
     homes, projects
         How much each may hold.
+    recount
+        Counts what is in a home or project anew.
     """
 
-    def __init__(self, *, door: Door, nodes: Nodes, views: Views, homes: Limits, projects: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        door: Door,
+        nodes: Nodes,
+        views: Views,
+        homes: Limits,
+        projects: Limits,
+        recount: Callable[[NodePath], bool],
+    ) -> None:
+        self._recount = recount
+        self._counted: dict[NodePath, float] = {}
+        self._counting: set[asyncio.Task[bool]] = set()
         self._door = door
         self._nodes = nodes
         self._views = views
@@ -101,7 +118,10 @@ class BrowseApi:
         return answer({"entries": found, "complete": complete})
 
     async def _places(self, request: web.Request) -> web.StreamResponse:
-        """Tell where a person's files are, and how much of each quota is used."""
+        """Tell where a person's files are, and how much of each quota is used.
+
+        What notebooks wrote since the last walk is counted behind the answer, so that the next one has it.
+        """
         person = await self._door.person(request, write=False)
 
         def work() -> list[dict[str, Any]]:
@@ -111,7 +131,19 @@ class BrowseApi:
             tops += [NodePath((b"project", group.encode())) for group in sorted(person.groups)]
             return [self._place(top) for top in tops]
 
-        return answer({"user": person.name, "places": await self._door.run(work)})
+        told = await self._door.run(work)
+        for place in told:
+            self._count(path_in(place["path"]))
+        return answer({"user": person.name, "places": told})
+
+    def _count(self, top: NodePath) -> None:
+        now = time.monotonic()
+        if now < self._counted.get(top, 0.0):
+            return
+        self._counted[top] = now + COUNTED_S
+        task = asyncio.create_task(self._door.run(self._recount, top))
+        self._counting.add(task)
+        task.add_done_callback(self._counting.discard)
 
     def _place(self, top: NodePath) -> dict[str, Any]:
         usage = self._nodes.usage(top)

@@ -27,6 +27,7 @@ from astrocloud.vospace.myfiles.entries import open_to_all
 from astrocloud.vospace.myfiles.links import Link, Links
 from astrocloud.vospace.myfiles.shared import Shares
 from astrocloud.vospace.myfiles.works import Task
+from astrocloud.vospace.people import Owners
 
 ACCESS: Final = ("read", "write")
 
@@ -40,6 +41,8 @@ class ShareApi:
         Who asks.
     nodes
         The rules.
+    owners
+        Who has a home or a project here.
     shares
         Where to look for what others share.
     links
@@ -50,9 +53,20 @@ class ShareApi:
         Where the addresses of public links begin.
     """
 
-    def __init__(self, *, door: Door, nodes: Nodes, shares: Shares, links: Links, work: WorkApi, link_url: str) -> None:
+    def __init__(
+        self,
+        *,
+        door: Door,
+        nodes: Nodes,
+        owners: Owners,
+        shares: Shares,
+        links: Links,
+        work: WorkApi,
+        link_url: str,
+    ) -> None:
         self._door = door
         self._nodes = nodes
+        self._owners = owners
         self._shares = shares
         self._links = links
         self._work = work
@@ -107,6 +121,7 @@ class ShareApi:
         path = path_in(text_in(document, "path"))
         if len(path.parts) <= 2:
             raise invalid_argument(f"{path} as a whole is not shared; share a folder in it")
+        await self._door.run(self._check_names, person, document)
         authority = self._door.settings.authority
         properties: dict[str, str | None] = {}
         for name, read, write, uri in (
@@ -123,6 +138,18 @@ class ShareApi:
         if node.kind != CONTAINER:
             return answer({"phase": "done", "share": await self._door.run(self._told, person, path)})
         return await self._work.begin(request, person, Task("share", [path], properties=properties))
+
+    def _check_names(self, person: Person, document: dict[str, Any]) -> None:
+        """Refuse names that nobody here has. Raises `Fault`."""
+        for name, code in (("people", "files-no-person"), ("groups", "files-no-group")):
+            for each in _given(document, name) if name in document else ():
+                for again in (False, True):
+                    if again:
+                        self._owners.forget()  # somebody may have come just now
+                    if (self._owners.uid(each) if name == "people" else self._owners.gid(each, person)) is not None:
+                        break
+                else:
+                    raise Fault(code, name=each)
 
     async def _shared(self, request: web.Request) -> web.StreamResponse:
         person = await self._door.person(request, write=False)

@@ -13,6 +13,7 @@ from astrocloud.core.uws.store import JobStore
 from astrocloud.vospace.api import Door
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.identity import can_switch
+from astrocloud.vospace.models import NodePath
 from astrocloud.vospace.myfiles.api_browse import BrowseApi
 from astrocloud.vospace.myfiles.api_bytes import LINK, BytesApi
 from astrocloud.vospace.myfiles.api_share import ShareApi
@@ -24,6 +25,7 @@ from astrocloud.vospace.myfiles.trash import Trash
 from astrocloud.vospace.myfiles.views import Views
 from astrocloud.vospace.myfiles.works import Works
 from astrocloud.vospace.partial import Partials
+from astrocloud.vospace.people import Owners
 from astrocloud.vospace.quotas import Limits
 from astrocloud.vospace.resuming import Resuming
 
@@ -49,8 +51,10 @@ def build_my_files(
     engine: Engine,
     door: Door,
     nodes: Nodes,
+    owners: Owners,
     partials: Partials,
     resuming: Resuming,
+    recount: Callable[[NodePath], bool],
 ) -> MyFiles:
     """Return My files over `nodes`."""
     block = config.vospace
@@ -76,9 +80,18 @@ def build_my_files(
             views=views,
             homes=Limits(block.home_quota_bytes, block.home_quota_files),
             projects=Limits(block.project_quota_bytes, block.project_quota_files),
+            recount=recount,
         ),
         work,
-        ShareApi(door=door, nodes=nodes, shares=shares, links=links, work=work, link_url=f"{origin}{LINK}"),
+        ShareApi(
+            door=door,
+            nodes=nodes,
+            owners=owners,
+            shares=shares,
+            links=links,
+            work=work,
+            link_url=f"{origin}{LINK}",
+        ),
         BytesApi(door=door, nodes=nodes, links=links, origin=origin),
     )
     return MyFiles(

@@ -175,7 +175,7 @@ async function image(file, part, entry, signal) {
   }
 
   function drawGrid() {
-    overlay.width = Math.max(columns, 700);
+    overlay.width = 760;
     overlay.height = Math.round(overlay.width * rows / columns);
     const pen = overlay.getContext("2d");
     pen.clearRect(0, 0, overlay.width, overlay.height);

@@ -51,11 +51,14 @@ function output(given) {
   return el("p", { class: "ac-fine" }, t("notebook-hidden", { type: Object.keys(data).join(", ") || "?" }));
 }
 
-/** Return the tables of an HTML output, made anew from their texts. The parsed document is never shown. */
+const ENTITIES = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'", nbsp: "\u00a0", minus: "−", plusmn: "±", deg: "°" };
+const bareText = (html) => html.replace(/<[^>]*>/g, "").replace(/&(?:#(\d+)|(\w+));/g, (whole, code, name) => (code ? String.fromCodePoint(Math.min(Number(code), 0x10ffff)) : ENTITIES[name] ?? whole)).trim();
+
+/** Return the tables of an HTML output, made anew from their texts. Not even a parser of HTML sees it, only these patterns. */
 function tablesIn(html) {
-  const parsed = new DOMParser().parseFromString(html, "text/html");
-  return [...parsed.querySelectorAll("table")].slice(0, 5).map((table) => el("table", {}, ...[...table.rows].slice(0, 200).map((row) => el("tr", {},
-    ...[...row.cells].slice(0, 100).map((each) => el(each.tagName === "TH" ? "th" : "td", {}, each.textContent.trim()))))));
+  const found = [...html.replace(/<!--[\s\S]*?-->/g, "").matchAll(/<table\b[^>]*>([\s\S]*?)<\/table\s*>/gi)].slice(0, 5);
+  return found.map(([, table]) => el("table", {}, ...table.split(/<tr\b[^>]*>/i).slice(1, 201).map((row) => el("tr", {},
+    ...[...row.matchAll(/<(t[hd])\b[^>]*>([\s\S]*?)(?=<\/?t[hdr]\b|<\/?t(?:body|head|able)\b|$)/gi)].slice(0, 100).map(([, tag, cell]) => el(tag.toLowerCase(), {}, bareText(cell)))))));
 }
 
 // ---- Markdown, as far as notebooks mostly use it ----------------------------------------------------------------------

@@ -130,7 +130,7 @@ function binaryRows(flags, stream, text, fields) {
 function scalar(view, at, type) {
   const number = (value, digits) => (Number.isFinite(value) ? String(Number(value.toPrecision(digits))) : Number.isNaN(value) ? "" : String(value));
   return {
-    boolean: () => ({ 84: "T", 116: "T", 49: "T", 70: "F", 102: "F", 48: "F" }[view.getUint8(at)] ?? ""), bit: () => String(view.getUint8(at) >> 7),
+    boolean: () => ({ 84: "T", 116: "T", 49: "T", 70: "F", 102: "F", 48: "F" }[view.getUint8(at)] ?? ""), bit: () => (view.getUint8(at) ? "1" : "0"),
     unsignedByte: () => String(view.getUint8(at)), short: () => String(view.getInt16(at)), int: () => String(view.getInt32(at)), long: () => String(view.getBigInt64(at)),
     float: () => number(view.getFloat32(at), 7), double: () => number(view.getFloat64(at), 15),
     floatComplex: () => `${number(view.getFloat32(at), 7)}, ${number(view.getFloat32(at + 4), 7)}`, doubleComplex: () => `${number(view.getFloat64(at), 12)}, ${number(view.getFloat64(at + 8), 12)}`,
