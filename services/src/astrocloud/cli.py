@@ -113,7 +113,8 @@ async def _serve_bytes(direct: "web.Application", runtime: "Runtime") -> "web.Ap
     given = os.environ.get(BYTES_SOCKET_VARIABLE)
     if not given:
         return None
-    runner = web.AppRunner(direct, access_log=None, handle_signals=False, shutdown_timeout=2)
+    # Files come in large pieces: fewer turns of the loop for each megabyte.
+    runner = web.AppRunner(direct, access_log=None, handle_signals=False, shutdown_timeout=2, read_bufsize=1 << 20)
     await runner.setup()
     context = Certificate(Path(runtime.certificate), Path(runtime.key)).context() if runtime.certificate else None
     await web.SockSite(runner, socket.socket(fileno=int(given)), ssl_context=context).start()

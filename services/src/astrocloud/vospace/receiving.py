@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Final
 
@@ -18,8 +18,24 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 PIECE_BYTES: Final = 1 << 20
+_MOST_BUFFERS: Final = 512
 CHARGE_BYTES: Final = 64 << 20
 """How much of the quota an upload of unknown length takes at once."""
+
+
+class _Piece:
+    """Bytes as they came, not copied together: what is written next at one stroke."""
+
+    def __init__(self) -> None:
+        self.buffers: list[bytes] = []
+        self.size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Add what has come."""
+        if len(self.buffers) >= _MOST_BUFFERS:  # many small ones
+            self.buffers = [b"".join(self.buffers)]
+        self.buffers.append(chunk)
+        self.size += len(chunk)
 
 
 class Receiver:
@@ -83,28 +99,28 @@ class Receiver:
             ``TransferFailed`` when the body ends before `length`, ``QuotaExceeded``, ``RequestEntityTooLarge``.
         """
         self._hashes = {name: hashlib.new(ALGORITHMS[name], usedforsecurity=False) for name in algorithms}
-        loop = asyncio.get_running_loop()
         pending: asyncio.Future[None] | None = None
-        piece = bytearray()
+        piece = _Piece()
         received = 0
         try:
             async for chunk in pieces:
-                piece += chunk
-                if len(piece) >= PIECE_BYTES:
+                piece.add(chunk)
+                if piece.size >= PIECE_BYTES:
                     if pending is not None:
-                        await pending
-                    received += len(piece)
-                    pending = loop.run_in_executor(self._executor, self._take, piece, received)
-                    piece = bytearray()
+                        await asyncio.shield(pending)  # whatever ends this must wait for the thread: see below
+                    received += piece.size
+                    pending = asyncio.ensure_future(self._take(piece.buffers, received))
+                    piece = _Piece()
             if pending is not None:
-                await pending
-                pending = None
-            received += len(piece)
-            await loop.run_in_executor(self._executor, self._take, piece, received)
+                await asyncio.shield(pending)
+            received += piece.size
+            pending = asyncio.ensure_future(self._take(piece.buffers, received))
+            await asyncio.shield(pending)
         except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError, ConnectionError) as err:
             raise self._incomplete(received, length) from err
         finally:
             if pending is not None:
+                # A thread that still writes would write into whatever gets the descriptor's number next.
                 await asyncio.wait([pending])
                 pending.exception()
         if length is not None and received != length:
@@ -114,15 +130,28 @@ class Receiver:
         expected = "its end" if length is None else str(length)
         return Fault("vospace-incomplete", uri=str(self._upload.path), received=received, expected=expected)
 
-    def _take(self, piece: bytearray, received: int) -> None:
+    async def _take(self, buffers: Sequence[bytes], received: int) -> None:
+        """Write and sum a piece, beside each other."""
+        loop = asyncio.get_running_loop()
+        works = [loop.run_in_executor(self._executor, self._write, buffers, received)]
+        if self._hashes:
+            works.append(loop.run_in_executor(self._executor, self._sum, buffers))
+        await asyncio.wait(works)
+        for work in works:
+            work.result()
+
+    def _write(self, buffers: Sequence[bytes], received: int) -> None:
         self._check_limit(received)
         if received - self._old_size > self._charged:
             more = max(CHARGE_BYTES, received - self._old_size - self._charged)
             self._nodes.charge(self._upload.path, size=more, files=0)
             self._charged += more
-        self._upload.write(piece)
+        self._upload.write_all(buffers)
+
+    def _sum(self, buffers: Sequence[bytes]) -> None:
         for running in self._hashes.values():
-            running.update(piece)
+            for buffer in buffers:
+                running.update(buffer)
 
     def check(self, announced: dict[str, bytes]) -> None:
         """Raise `Fault` (``ChecksumMismatch``) unless the sums are those that were announced."""

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -72,6 +73,17 @@ class Upload:
                 view = view[written:]
         except OSError as err:
             raise refusal(err, self.path) from err
+
+    def write_all(self, buffers: Sequence[bytes]) -> None:
+        """Append what is in `buffers`, in one call where the kernel takes it. Raises `Fault` when the disk is full."""
+        total = sum(map(len, buffers))
+        try:
+            written = os.writev(self.descriptor, buffers) if total else 0
+        except OSError as err:
+            raise refusal(err, self.path) from err
+        self.size += written
+        if written < total:
+            self.write(memoryview(b"".join(buffers))[written:])
 
     def reserve(self, length: int) -> None:
         """Take room for `length` bytes on the disk now. Raises `Fault` when it is not there."""
