@@ -25,6 +25,7 @@ import aiohttp
 
 from astrocloud.supervisor.environments import catalogue_and_builder
 from astrocloud.supervisor.processes import descendants
+from tests.bench.files import measure_files
 from tests.bench.sessions import Session, own_session, several, stock_session
 from tests.bench.stock import stock_hub
 from tests.support.platform import REPOSITORY, Platform, free_port, running_platform, wait_until
@@ -212,7 +213,25 @@ def run(*, rounds: int, cold: bool) -> dict[str, Any]:
             figures["sessions"] = sessions
             figures["memory"] = measure_memory(platform, names)
             figures["pages"] = asyncio.run(measure_pages(platform.url + "/"))
+        figures["files"] = measure_all_files(folder, rounds=rounds)
         return figures
+
+
+def measure_all_files(folder: Path, *, rounds: int) -> dict[str, Any]:
+    """Return the figures of VOSpace: on a file system in memory, which shows the programs, and on this one's disk.
+
+    nginx does not wait for the disk when it takes a file, the platform does.
+    """
+    config = {"environments": {"prepare_at_start": False}}
+    figures = {}
+    memory = Path("/dev/shm")
+    places = {"in_memory": memory, "on_disk": folder} if memory.is_dir() else {"on_disk": folder}
+    for name, place in places.items():
+        with tempfile.TemporaryDirectory(prefix="astrocloud-bench-", dir=place) as made:
+            Path(made).chmod(0o711)
+            with running_platform(Path(made), config=config) as platform:
+                figures[name] = measure_files(platform, rounds=rounds)
+    return figures
 
 
 def _environment_python(platform: Platform) -> Path:
@@ -249,7 +268,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="counted rounds of each session")
     parser.add_argument("--no-cold", action="store_true", help="leave out `make run` with empty caches")
+    parser.add_argument("--only-files", action="store_true", help="measure VOSpace alone")
     options = parser.parse_args()
+    if options.only_files:
+        with tempfile.TemporaryDirectory(prefix="astrocloud-bench-") as name:
+            Path(name).chmod(0o711)
+            sys.stdout.write(table(measure_all_files(Path(name), rounds=options.rounds)) + "\n")
+        return 0
     figures = run(rounds=options.rounds, cold=not options.no_cold)
     results = REPOSITORY / "bench-results"
     results.mkdir(exist_ok=True)
