@@ -17,6 +17,7 @@ import sys
 import time
 from typing import Any
 
+from astrocloud_lab import user_packages
 from astrocloud_lab.kernels import blas
 
 
@@ -33,6 +34,8 @@ def become_process(request: dict[str, Any], streams: tuple[int, int, int]) -> No
         signal.signal(number, default)
     os.environ.clear()
     os.environ.update(request["environ"])
+    # The interpreter started before there was a person to whom packages belong.
+    user_packages.activate()
     time.tzset()
     os.chdir(request["cwd"])
     launcher = importlib.util.find_spec("ipykernel_launcher")

@@ -13,10 +13,14 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
+from astrocloud_lab import user_packages
 from astrocloud_lab.kernels import network
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 """Folders for ``JUPYTER_CONFIG_PATH``: ``common``, and one a language."""
+
+DASK_GUARD = CONFIG_DIR.parent / "preload" / "astrocloud_dask_guard.py"
+"""What closes Dask's dashboards to others; by its path, so that a person's own environment can load it, too."""
 
 LANGUAGES = ("zh_CN",)
 """Languages of the Lab besides English that have a folder in :data:`CONFIG_DIR`."""
@@ -99,12 +103,15 @@ def prepare_environment(environ: MutableMapping[str, str], *, stock: bool = Fals
     folders = config_path(language)
     if network.is_shared(environ):
         folders.append(str(CONFIG_DIR / "shared-network"))
+        for part in ("SCHEDULER", "WORKER"):
+            environ.setdefault(f"DASK_DISTRIBUTED__{part}__PRELOAD", repr([str(DASK_GUARD)]))
     if stock:
         folders.append(str(CONFIG_DIR / "stock"))
     given = environ.get("JUPYTER_CONFIG_PATH")
     if given:
         folders += [folder for folder in given.split(os.pathsep) if folder not in folders]
     environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(folders)
+    user_packages.prepare(environ)
     runtime = environ.get("JUPYTER_RUNTIME_DIR")
     if not runtime:
         runtime = tempfile.mkdtemp(prefix="jupyter-")

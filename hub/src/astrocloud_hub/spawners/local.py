@@ -25,6 +25,7 @@ from astrocloud_hub.errors import HubError
 from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners import entering, homes, limits, ports, view
 from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, person_variables
+from astrocloud_hub.spawners.dask import dask_variables
 from astrocloud_hub.spawners.ends import end_of
 from astrocloud_hub.spawners.environments import EnvironmentSource
 from astrocloud_hub.spawners.launch import Launch, log_tail, turn_log
@@ -279,6 +280,7 @@ class LocalSpawner(PlatformSpawner, Spawner):
             "PATH": f"{launch.environment.path}/bin:/usr/local/bin:/usr/bin:/bin",
             # The machine's loopback address is everybody's: nothing that asks for no password may listen there.
             "ASTROCLOUD_SHARED_NETWORK": "1",
+            **dask_variables(),
             **({} if launch.programs is not None else {"ASTROCLOUD_WITHOUT_WALLS": "1"}),
             **{name: value for name, value in self.get_env().items() if value is not None},
         }
