@@ -43,5 +43,5 @@ def page_options(environ: Mapping[str, str], *, base_url: str = "/") -> dict[str
         "authority": environ.get("ASTROCLOUD_VOSPACE", ""),
         "files": base_url.rstrip("/") + page,
         "root": tree_root(os.path.expanduser("~"), user),
-        "words": {key: text for key, text in WORDS.items() if key.startswith("files.")},
+        "words": {key: text for key, text in WORDS.items() if key.startswith(("files.", "label."))},
     }

@@ -81,6 +81,27 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "The browser did not let the address be copied. Mark it here and copy it by hand:",
         "zh": "浏览器不允许复制地址。请在此选中并手动复制：",
     },
+    # Entries of other packages' making that have no Chinese; the end of the key is the command.
+    "label.dask:launch-layout": {
+        "en": "Launch Dask Dashboard Layout",
+        "zh": "打开 Dask 仪表盘布局",
+    },
+    "label.dask:populate-dashboard-url": {
+        "en": "Populate Dask Dashboard URL",
+        "zh": "填入 Dask 仪表盘地址",
+    },
+    "label.dask:populate-and-launch-layout": {
+        "en": "Populate Dask Dashboard URL and launch the default layout",
+        "zh": "填入 Dask 仪表盘地址并打开默认布局",
+    },
+    "label.dask:inject-client-code": {
+        "en": "Inject Dask Client Connection Code",
+        "zh": "插入 Dask 客户端连接代码",
+    },
+    "label.dask:toggle-auto-start-client": {
+        "en": "Auto-Start Dask",
+        "zh": "自动启动 Dask",
+    },
     "kernel.no-debugger": {
         "en": "There is no debugger here: it would be open to everybody's programs on this machine. Use %debug or "
         "breakpoint() in a cell.",

@@ -100,6 +100,19 @@ def test_share_and_copy_the_address_of_files(platform: Platform, open_browser: C
     assert parse_qs(address.query) == {"path": [f"/home/{name}/b 50%.txt"], "share": ["1"]}
 
 
+def test_entries_without_a_chinese_name_get_one(
+    platform: Platform, open_browser: Callable[..., Page], lab: str
+) -> None:
+    page = open_browser(lab)
+    sign_in(page, f"files-{lab}", PASSWORD, language=lab)
+    page.goto(f"/user/files-{lab}/lab")
+    expect(page.locator(".jp-DirListing-content")).to_be_visible(timeout=LAB_TIMEOUT_MS)
+    page.keyboard.press("Control+Shift+c")
+    page.locator(".lm-CommandPalette-input").fill("Dask")
+    entry = page.locator(".lm-CommandPalette-item[data-command='dask:launch-layout']")
+    expect(entry).to_contain_text({"en": "Launch Dask Dashboard Layout", "zh": "打开 Dask 仪表盘布局"}[lab])
+
+
 def test_what_vospace_does_not_have_gets_no_address(
     platform: Platform, open_browser: Callable[..., Page], lab: str
 ) -> None:

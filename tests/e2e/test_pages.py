@@ -120,6 +120,21 @@ def test_a_new_token_stands_in_the_list_at_once_and_a_revoked_one_no_more(
     expect(row).to_have_count(0, timeout=WITHIN_MS)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_why_a_token_was_not_made_is_said_in_the_persons_language(
+    open_browser: Callable[..., Page], paula: str, language: str
+) -> None:
+    page = open_browser(language)
+    sign_in(page, paula, PASSWORD, language=language)
+    page.goto("/hub/token")
+    told: list[str] = []
+    page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.accept()))
+    page.locator("#token-scopes").fill("no-such-scope")
+    with page.expect_event("dialog"):
+        page.get_by_role("button", name=said("hub.token-make", language)).click()
+    assert told == [said("hub.failed", language, reason=said("hub.token-failed-scopes", language))]
+
+
 def test_who_starts_at_localhost_is_signed_in_as_well(
     open_browser: Callable[..., Page], platform: Platform, paula: str
 ) -> None:

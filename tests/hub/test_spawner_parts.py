@@ -50,15 +50,18 @@ class TestHomes:
         (tree / "home/ada").symlink_to(target)
         with pytest.raises(PlatformError) as caught:
             make_folders(tree, ADA, as_root=ROOT)
-        assert caught.value.code == "home-unusable"
+        assert caught.value.code == "home-not-a-folder"
+        # Nothing of the system's own words, which are English.
+        assert caught.value.parameters == {"folder": str(tree / "home/ada")}
         assert target.stat().st_mode & 0o777 == 0o755
 
     @pytest.mark.skipif(not ROOT, reason="needs root")
     def test_somebody_elses_home_is_not_taken_over(self, tree: Path) -> None:
         (tree / "home/ada").mkdir()
         os.chown(tree / "home/ada", 20002, 20002)
-        with pytest.raises(PlatformError):
+        with pytest.raises(PlatformError) as caught:
             make_folders(tree, ADA, as_root=True)
+        assert caught.value.code == "home-owner"
         assert (tree / "home/ada").stat().st_uid == 20002
 
     @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../x"])

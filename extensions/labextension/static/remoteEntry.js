@@ -77,6 +77,22 @@
     }
   }
 
+  /**
+   * Name other packages' commands in the person's language where their makers did not.
+   *
+   * Lumino has no way to change a label; where its table looks different one day, the labels stay English.
+   */
+  function relabel(commands, words, language) {
+    for (const [key, texts] of Object.entries(words)) {
+      const id = key.startsWith("label.") ? key.slice("label.".length) : "";
+      const command = id ? commands._commands?.get(id) : null;
+      if (command?.label) {
+        command.label = () => texts[language];
+        commands.notifyCommandChanged(id);
+      }
+    }
+  }
+
   /** Add both commands and their places in the menu. */
   function activate(modules, app, factory, translator) {
     const options = optionsOf(modules.coreutils);
@@ -85,6 +101,9 @@
     }
     const language = (translator?.languageCode ?? "en").toLowerCase().startsWith("zh") ? "zh" : "en";
     const say = (key) => options.words[key][language];
+    if (language !== "en") {
+      app.restored.then(() => relabel(app.commands, options.words, language));
+    }
     const contents = app.serviceManager.contents;
 
     /** Return the names of what is selected, or nothing if one of it is not in `tops` or is a top itself. */

@@ -26,7 +26,7 @@ def main(config_file: Path = CONFIG_FILE) -> None:
     os.umask(0o022)
     data = DataFolder.from_environment()
     try:
-        config = load_config(data.config_file if data.config_file.exists() else None)
+        config = load_config(data.config_if_any)
         data.make()
     except (ConfigError, StartError) as err:
         sys.stderr.write(f"{err}\n")

@@ -43,7 +43,7 @@ HEADERS: Final = {
 def platform_config() -> HubConfig:
     """Return JupyterHub's configuration for the platform whose data folder ``ASTROCLOUD_DATA`` names."""
     data = DataFolder.from_environment()
-    config = load_config(data.config_file if data.config_file.exists() else None)
+    config = load_config(data.config_if_any)
     return hub_config(config, Runtime.read(data), SecretFiles(data.secrets), data)
 
 

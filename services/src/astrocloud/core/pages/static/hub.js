@@ -16,7 +16,8 @@ async function api(method, path, body) {
   const text = await answer.text();
   let document = {};
   try { document = text ? JSON.parse(text) : {}; } catch { /* the hub's empty answers are no JSON */ }
-  if (!answer.ok) throw new Error(document.detail ?? document.message ?? `HTTP ${answer.status}`);
+  // The platform's own answers have a detail in the reader's language; JupyterHub's have a message in English.
+  if (!answer.ok) throw Object.assign(new Error(document.detail ?? ""), { status: answer.status });
   return document;
 }
 
@@ -114,7 +115,11 @@ function watchStart(section) {
 function manageTokens(told) {
   const form = document.getElementById("request-token-form");
   const area = document.querySelector("#token-area > div");
-  const sayFailed = (error) => window.alert(told.failed.replace("{reason}", error.message));
+  const sayFailed = (error) => {
+    const known = { 400: told.failedScopes, 403: told.failedSignedOut, 404: told.failedGone }[error.status];
+    const other = error.status ? told.failedOther.replace("{status}", error.status) : told.failedNetwork;
+    window.alert(told.failed.replace("{reason}", error.status && error.message ? error.message : known ?? other));
+  };
 
   /** Show the lists as they are now, without touching the form or the new token. */
   async function showLists() {
