@@ -16,7 +16,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := hardlink
 
 .PHONY: help run test test-fast lint format docs bench clean lock install install-dev bubblewrap chromium \
-  cluster cluster-down test-kube images
+  cluster cluster-down test-kube bench-kube images
 
 help: ## Say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ docs: install-dev ## Build the documentation, with every warning an error
 
 bench: install-dev bubblewrap ## Measure the figures that docs/performance.md quotes
 	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m tests.bench
+
+bench-kube: install-dev ## Measure servers as pods, real and pretended ones (root on Debian; BENCH_ARGS="--rounds 5")
+	@$(BIN)/python -m tests.bench.kube $(BENCH_ARGS)
 
 images: ## Build the images with buildah, podman or docker (IMAGES="hub proxy", IMAGE_PREFIX=, IMAGE_PUSH=1)
 	@images/build $(IMAGES)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.hub.harness import until
+from tests.kube.cluster import machines, node
+from tests.kube.cluster.layout import NODES
 from tests.kube.people import PodPlatform
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
@@ -247,3 +249,28 @@ def test_a_start_that_a_killed_hub_had_begun_is_found_or_ended(platform: PodPlat
         return bool(platform.server("ada").get("ready")) == bool(running)
 
     until(settled, seconds=45, what="the hub and the cluster agree")
+
+
+# A node that goes
+
+
+def test_a_node_that_stops_is_known_within_thirty_seconds(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    lost = next(host for host in NODES if host.name == platform.pod("ada")["spec"]["nodeName"])
+    began = time.monotonic()
+    machines.power_off(lost)
+    try:
+        end = platform.ended("ada", seconds=60)
+        known_s = time.monotonic() - began
+        platform.cluster.kubectl("cordon", lost.name)
+        platform.start_server("ada")
+        elsewhere = platform.pod("ada")["spec"]["nodeName"]
+    finally:
+        platform.cluster.kubectl("uncordon", lost.name)
+        node.start_runtime(lost)
+        node.start_kubelet(lost)
+    platform.cluster.kubectl("wait", "--for=condition=Ready", "--timeout=120s", f"node/{lost.name}")
+
+    assert (end["reason"], end["node"]) == ("node-lost", lost.name)
+    assert known_s <= 30
+    assert elsewhere != lost.name
