@@ -94,7 +94,8 @@ class Door:
 
     async def make_folders(self, person: Person) -> None:
         """Make a person's folders where they are missing. Raises `Fault` when something is in their place."""
-        await self.run(self._homes.ensure, person)
+        if not self._homes.are_there(person):
+            await self.run(self._homes.ensure, person)
 
 
 def with_bearer(request: web.Request) -> web.Request:

@@ -30,6 +30,11 @@ class Homes:
         self._done: dict[str, tuple[float, Person]] = {}
         self._lock = threading.Lock()
 
+    def are_there(self, person: Person) -> bool:
+        """Whether the folders of `person` were looked at a moment ago; asks no file system."""
+        until, known = self._done.get(person.name or "", (0.0, None))
+        return time.monotonic() < until and known == person
+
     def ensure(self, person: Person) -> None:
         """Make the home of `person` and the folders of the person's groups, where they are missing.
 
@@ -38,10 +43,7 @@ class Homes:
         Fault
             ``InternalFault`` when something else is in the place of a folder.
         """
-        if person.name is None:
-            return
-        until, known = self._done.get(person.name, (0.0, None))
-        if time.monotonic() < until and known == person:
+        if person.name is None or self.are_there(person):
             return
         with self._lock:
             identity = person.identity
