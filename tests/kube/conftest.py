@@ -12,7 +12,7 @@ from tests.kube.cluster import images, machines
 from tests.kube.cluster.__main__ import down, up
 from tests.kube.cluster.layout import HOSTS, KUBECONFIG, REGISTRY
 from tests.kube.ground import Cluster
-from tests.kube.installation import BASELINE, NODE_PORT, Installation, values_for
+from tests.kube.installation import BASELINE, Installation, free_node_port, values_for
 from tests.kube.people import PodPlatform, file_tree
 
 TEST_IMAGE = f"{REGISTRY}/astrocloud/test:1"
@@ -52,6 +52,14 @@ def built_images(cluster: Cluster) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def astro(cluster: Cluster) -> str:
+    """The image of the environment Astronomy in the cluster's registry, by its digest."""
+    if not cluster.own:
+        pytest.skip("images are pushed to the registry of a cluster of our own")
+    return images.make("astro", prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)["astro"]
+
+
+@pytest.fixture(scope="session")
 def installation(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Installation]:
     """A platform installed by Helm, with every part running; who changes it puts it back."""
     address = next(
@@ -59,7 +67,8 @@ def installation(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Ins
         for found in cluster.get("nodes")["items"][0]["status"]["addresses"]
         if found["type"] == "InternalIP"
     )
-    url = f"http://{address}:{NODE_PORT}"
+    port = free_node_port(cluster)
+    url = f"http://{address}:{port}"
     tested = images.digest_of(cluster.image)
     given = built_images | {"astro": f"{cluster.image.rpartition(':')[0]}@{tested}"}
     made = Installation(
@@ -67,7 +76,7 @@ def installation(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Ins
         namespace=f"test-{secrets.token_hex(3)}",
         release="sky",
         url=url,
-        values=values_for(given, public_url=url),
+        values=values_for(given, public_url=url, node_port=port),
     )
     metadata = {"name": made.namespace, "labels": BASELINE}
     cluster.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})

@@ -18,7 +18,6 @@ from tests.kube.kubectl import Kubectl
 from tests.support.person import Person
 
 CHART: Final = Path(__file__).parents[2] / "helm" / "astrocloud"
-NODE_PORT: Final = 30180
 BASELINE: Final = {"pod-security.kubernetes.io/enforce": "baseline"}
 """VOSpace owns files as people do, which is more than Pod Security's ``restricted`` lets anybody."""
 
@@ -29,7 +28,14 @@ def named(reference: str) -> dict[str, str]:
     return {"repository": repository, "digest": digest}
 
 
-def values_for(images: dict[str, str], *, public_url: str, node_port: int = NODE_PORT) -> dict[str, Any]:
+def free_node_port(kube: Kubectl) -> int:
+    """Return a port on the nodes that no Service has: people's addresses are known before the platform is installed."""
+    services = kube.get("services", "--all-namespaces")["items"]
+    taken = {port.get("nodePort") for service in services for port in service["spec"]["ports"]}
+    return secrets.choice([port for port in range(30000, 32768) if port not in taken])
+
+
+def values_for(images: dict[str, str], *, public_url: str, node_port: int) -> dict[str, Any]:
     """Return the chart's values for a small platform of `images`, named by their digests."""
     small: dict[str, Any] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
     return {
@@ -114,11 +120,11 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def add(self, name: str, *, admin: bool = False) -> str:
+    def add(self, name: str, *, admin: bool = False, groups: tuple[str, ...] = ()) -> str:
         """Return the password of the person `name`, whom an operator adds if need be."""
         if name not in self.passwords:
             password = secrets.token_urlsafe(12)
-            flags = ["--admin"] if admin else []
+            flags = [*(["--admin"] if admin else []), *(f"--group={group}" for group in groups)]
             self.run("astrocloud", "user", "add", name, "--password-stdin", *flags, given=password + "\n")
             self.passwords[name] = password
         return self.passwords[name]

@@ -70,7 +70,7 @@ def test_it_lints(values: Path) -> None:
 
 def test_kubernetes_takes_what_it_renders(values: Path) -> None:
     schemas.ensure(say=print)
-    command = [program("kubeconform"), "-strict", "-output", "json", "-skip", UNKNOWN_KINDS]
+    command = [str(program("kubeconform")), "-strict", "-output", "json", "-skip", UNKNOWN_KINDS]
 
     done = subprocess.run(
         [*command, "-schema-location", schemas.LOCATION, "-"],

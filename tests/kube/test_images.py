@@ -11,13 +11,14 @@ from tests.kube.conftest import Cluster, pod
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
 
-NAMES = ["hub", "services", "proxy"]
+NAMES = ["hub", "services", "proxy", "database"]
 TOOLS = "pip pip3 uv gcc cc make npm git curl"
 
 WORKS = {
     "hub": "python -c 'import astrocloud_hub.app, kubespawner, psycopg'",
     "services": "astrocloud --version && python /opt/astrocloud/libexec/make_secrets.py --help",
     "proxy": "node /opt/proxy/node_modules/configurable-http-proxy/bin/configurable-http-proxy --version",
+    "database": "postgres --version && pg_dump --version && command -v start-database",
 }
 """A command that shows that what the image is for is in it."""
 
@@ -43,7 +44,7 @@ def test_it_is_named_by_a_digest(image: tuple[str, str]) -> None:
 def test_it_says_what_it_is_and_runs_as_nobody_special(image: tuple[str, str]) -> None:
     config = configuration(image[1])["config"]
 
-    assert config["User"] == "1000:1000"
+    assert config["User"] == {"database": "999:999"}.get(image[0], "1000:1000")
     labels = config["Labels"]
     assert labels["org.opencontainers.image.licenses"] == "BSD-3-Clause"
     assert labels["org.opencontainers.image.title"] == f"Astrocloud: {image[0]}"
@@ -66,5 +67,11 @@ def test_it_works_on_a_node_and_holds_no_build_tools(image: tuple[str, str], clu
 
     # The list of contents is all that was printed: no tool was found before it.
     packages = {package["name"] for package in json.loads(said)["packages"]}
-    assert {"hub": "jupyterhub", "services": "aiohttp", "proxy": "configurable-http-proxy"}[name] in packages
+    held = {
+        "hub": "jupyterhub",
+        "services": "aiohttp",
+        "proxy": "configurable-http-proxy",
+        "database": "postgresql-15",
+    }
+    assert held[name] in packages
     assert "libc6" in packages

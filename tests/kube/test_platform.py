@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -110,7 +111,7 @@ async def test_people_and_sessions_survive_a_deleted_database(installation: Inst
         installation.delete("database")
 
         async def added() -> bool:
-            return json.loads(installation.run("astrocloud", "user", "list", "--json")) != []
+            return bool(json.loads(installation.run("astrocloud", "user", "list", "--json")))
 
         took = await until("the database's new pod", added, within_s=120)
         await until("the session of before", lambda: both(ann))
@@ -118,6 +119,17 @@ async def test_people_and_sessions_survive_a_deleted_database(installation: Inst
 
     async with installation.person("before") as before:
         assert (await before.sign_in())[0] == 200
+
+
+def test_people_added_at_once_have_ids_of_their_own(installation: Installation) -> None:
+    names = [f"crowd{number}" for number in range(6)]
+
+    with ThreadPoolExecutor(len(names)) as at_once:
+        list(at_once.map(installation.add, names))
+
+    listed = json.loads(installation.run("astrocloud", "user", "list", "--json"))
+    assert set(names) <= {person["username"] for person in listed}
+    assert len({person["uid"] for person in listed}) == len(listed)
 
 
 async def test_one_replica_deleted_of_two_is_not_noticed_for_long(installation: Installation) -> None:

@@ -1,0 +1,162 @@
+"""People at work on the installed platform, with the real environment, while its parts come and go."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.kube.installation import Installation, named, until
+from tests.kube.test_platform import both, say
+from tests.support.person import Person
+
+pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+GROUP = "survey"
+
+
+@pytest.fixture(scope="module")
+def platform(installation: Installation, astro: str) -> Iterator[Installation]:
+    """The installation with the environment Astronomy on its menu, and two people of one group."""
+    before = installation.values
+    installation.values = before | {"environments": {"astro": {"image": named(astro)}}}
+    installation.apply()
+    installation.wait()
+    installation.kubectl("rollout", "status", "--timeout=600s", f"daemonset/{installation.name}-prepuller")
+    for name in ("cara", "dan"):
+        installation.add(name, groups=(GROUP,))
+    yield installation
+    for name in ("cara", "dan"):
+        installation.kube.kubectl("delete", "namespace", f"astro-{name}", "--ignore-not-found", "--timeout=120s")
+    installation.values = before
+    installation.apply()
+    installation.wait()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A person with a server and a kernel in it."""
+
+    person: Person
+    node: str
+    base: str
+    kernel: str
+
+    async def run(self, code: str, *, within_s: float = 60) -> str:
+        """Return what `code` prints in the kernel; it raises nothing."""
+        done = await self.person.run_cell(self.base, self.kernel, code, within_s=within_s)
+        assert not done["error"], done
+        text: str = done["text"]
+        return text.strip()
+
+    async def fails(self, code: str) -> str:
+        """Return the error that `code` ends with."""
+        done = await self.person.run_cell(self.base, self.kernel, code)
+        return str(done["error"])
+
+
+def node_of(platform: Installation, name: str) -> str:
+    pods = platform.kube.get("pods", "-n", f"astro-{name}")["items"]
+    return str(next(pod["spec"]["nodeName"] for pod in pods if "deletionTimestamp" not in pod["metadata"]))
+
+
+@asynccontextmanager
+async def working(platform: Installation, name: str) -> Any:
+    async with platform.person(name) as person:
+        assert (await person.sign_in())[0] == 200
+        await person.start_server(environment="astro")
+        base = await person.enter_server()
+        kernel = await person.start_kernel(base)
+        try:
+            yield Worker(person=person, node=node_of(platform, name), base=base, kernel=kernel)
+        finally:
+            await person.hub_api("DELETE", f"/users/{name}/server")
+            await until("the end of the server", lambda: gone(platform, name))
+
+
+async def gone(platform: Installation, name: str) -> bool:
+    return not platform.kube.get("pods", "-n", f"astro-{name}")["items"]
+
+
+@asynccontextmanager
+async def two_at_work(platform: Installation) -> Any:
+    """Two people with servers on two nodes."""
+    async with AsyncExitStack() as stack:
+        cara = await stack.enter_async_context(working(platform, "cara"))
+        platform.kube.kubectl("cordon", cara.node)
+        try:
+            dan = await stack.enter_async_context(working(platform, "dan"))
+        finally:
+            platform.kube.kubectl("uncordon", cara.node)
+        yield cara, dan
+
+
+async def test_one_tree_on_two_nodes_and_by_vospace(platform: Installation) -> None:
+    token = platform.token("cara")
+    files = f"{platform.url}/services/vospace/files"
+    headers = {"Authorization": f"Bearer {token}"}
+    async with two_at_work(platform) as (cara, dan), aiohttp.ClientSession(headers=headers) as session:
+        assert cara.node != dan.node
+
+        await cara.run(f"open('/project/{GROUP}/night.txt', 'w').write('seen from one node')")
+        assert await dan.run(f"print(open('/project/{GROUP}/night.txt').read())") == "seen from one node"
+        async with session.get(f"{files}/project/{GROUP}/night.txt") as answer:
+            assert await answer.text() == "seen from one node"
+
+        async with session.put(f"{files}/home/cara/sent.txt", data=b"sent by VOSpace") as answer:
+            assert answer.status in {200, 201}
+        assert await cara.run("print(open('/home/cara/sent.txt').read())") == "sent by VOSpace"
+
+        for attempt in (
+            "open('/home/cara/sent.txt')",
+            "open('/home/dan/../cara/sent.txt')",
+            "open('/archive/new', 'w')",
+            "open('/usr/new', 'w')",
+            "open('/var/run/secrets/kubernetes.io/serviceaccount/token')",
+        ):
+            error = await dan.fails(attempt)
+            assert error.split(":")[0] in {"FileNotFoundError", "PermissionError", "OSError"}, (attempt, error)
+
+
+async def test_kernels_go_on_while_every_part_is_deleted(platform: Installation) -> None:
+    long = "import time\nfor second in range(40):\n    print(second, end=' ', flush=True)\n    time.sleep(1)"
+    async with working(platform, "cara") as cara:
+        await cara.run("kept = 41")
+        running = asyncio.create_task(cara.run(long, within_s=120))
+        for part in ("hub", "database", "portal", "passport"):
+            await asyncio.to_thread(platform.delete, part)
+        printed = await running
+
+        # Nothing of what it printed meanwhile is missing: the connection was never cut.
+        assert printed.split() == [str(second) for second in range(40)]
+        await until("the platform", lambda: both(cara.person), within_s=180)
+
+        platform.delete("proxy")
+        await until("the proxy", lambda: both(cara.person), within_s=60)
+        took = await until("the server behind the new proxy", lambda: answers(cara), within_s=30)
+        say(f"proxy deleted: the server answered {took:.1f} s after the platform did")
+        assert await cara.run("print(kept + 1)") == "42"
+
+
+async def test_kernels_go_on_over_an_upgrade_and_a_rollback(platform: Installation) -> None:
+    config = platform.values["config"] | {"name": {"en": "Other Sky", "zh": "另一片天空"}}
+    async with working(platform, "cara") as cara:
+        await cara.run("kept = 41")
+
+        platform.apply(config=config)
+        platform.wait()
+        await until("the server after the upgrade", lambda: answers(cara))
+        assert await cara.run("kept += 1; print(kept)") == "42"
+
+        platform.helm("rollback", platform.release)
+        platform.wait()
+        await until("the server after the rollback", lambda: answers(cara))
+        assert await cara.run("print(kept)") == "42"
+
+
+async def answers(worker: Worker) -> bool:
+    status, _ = await worker.person.server_api(worker.base, "GET", f"api/kernels/{worker.kernel}")
+    return status == 200
