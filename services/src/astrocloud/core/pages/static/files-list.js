@@ -30,7 +30,7 @@ export class FileList {
     this.empty = el("div", { class: "fi-empty" });
     this.scroller = el("div", { class: "fi-scroller" }, this.spacer, this.empty);
     this.grid = el("div", {
-      class: "fi-grid", role: "grid", tabindex: "0", "aria-multiselectable": "true", "aria-label": t("listing"), id: "fi-grid",
+      class: "fi-grid", role: "grid", tabindex: "0", "aria-multiselectable": "true", "aria-label": t("listing"), id: "fi-grid", "aria-busy": "true",
       onkeydown: (event) => this.key(event),
     }, el("div", { role: "rowgroup" }, this.head), this.scroller);
     place.replaceChildren(this.grid);

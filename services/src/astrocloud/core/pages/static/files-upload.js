@@ -354,6 +354,6 @@ export async function showUnfinished() {
     const pick = () => input.click();
     document.getElementById("fi-tasks").append(input);
     input.dataset.upload = left.name;
-    show(t("upload-unfinished-one", { done: size(left.offset), size: size(left.size), until: moment(left.until) }), false);
+    show(t(mark ? "upload-unfinished-one" : "upload-unfinished-elsewhere", { done: size(left.offset), size: size(left.size), until: moment(left.until) }), false);
   }
 }

@@ -130,7 +130,7 @@ async function found(signal) {
 }
 
 function note(text, { kind = "info", retry } = {}) {
-  const box = el("div", { class: `ac-alert ac-alert-${kind}`, role: kind === "info" ? "status" : "alert" }, el("span", {}), el("div", {}, el("p", {}, text)));
+  const box = el("div", { class: `ac-alert ac-alert-${kind}`, role: kind === "info" ? "status" : "alert" }, el("div", {}, el("p", {}, text)));
   if (retry) box.lastChild.append(el("div", { class: "ac-actions" }, button(t("retry"), retry)));
   notes.replaceChildren(box);
 }
@@ -188,6 +188,7 @@ window.addEventListener("popstate", () => { readAddress(); closePreview(); load(
 const titleNow = () => (state.view === "folder" ? plain(lastOf(state.path)) || "/" : t(`place-${state.view}`));
 
 function drawCrumbs() {
+  place("fi-search").hidden = state.view !== "folder";
   if (state.view !== "folder") {
     crumbs.replaceChildren(el("li", {}, el("b", { "aria-current": "page" }, t(`place-${state.view}`))));
     return;
@@ -265,7 +266,7 @@ function drawTools() {
     if (all.some(([key]) => key === "address")) made.push(button(t("more"), (event) => choose(event, all.map(([key, symbol, act, kind]) => [key, symbol, act, kind === "danger"])), { symbol: "more", kind: "quiet", "aria-haspopup": "menu" }));
     made.push(el("span", { class: "fi-count" }, t("selected", { count: count(picked) })), button(t("clear"), () => list.clear(), { kind: "quiet" }));
   } else {
-    made.push(el("span", { class: "fi-spring" }), el("span", { class: "fi-count", id: "fi-total" }, t("entries", { count: count(source.total) })));
+    made.push(el("span", { class: "fi-spring" }), el("span", { class: "fi-count", id: "fi-total" }, source.total === 1 ? t("entries-one") : t("entries", { count: count(source.total) })));
     if (state.view === "folder") {
       const box = el("input", { type: "checkbox", onchange: () => { state.hidden = box.checked; load(); } });
       box.checked = state.hidden;
