@@ -165,13 +165,25 @@ def measure_memory(platform: Platform, names: list[str]) -> dict[str, float]:
     assert platform.process is not None
     supervisor = platform.process.pid
     everything = set(descendants(supervisor))
-    own = {supervisor, *parts.values()} - {0}
+    # What servers are forked from is there for all of them.
+    parents = {pid for pid in everything if _forks(pid)}
+    own = ({supervisor, *parts.values()} | parents) - {0}
     servers = everything - own
     return {
         "parts_mib": pss_mib(sorted(own)),
         **{f"{name}_mib": pss_mib([pid]) for name, pid in parts.items()},
+        "server_parents_mib": pss_mib(sorted(parents)),
         "each_server_mib": round(pss_mib(sorted(servers)) / len(names), 1),
     }
+
+
+def _forks(pid: int) -> bool:
+    """Tell whether a process is one that servers are forked from, and not such a server."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"astrocloud_lab.forked.parent" in command and Path(f"/proc/{pid}").stat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def _stopper(platform: Platform, stock: str, token: str) -> Callable[[str, str], Awaitable[None]]:

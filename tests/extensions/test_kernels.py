@@ -88,6 +88,12 @@ async def test_interrupt_raises_keyboard_interrupt_and_the_kernel_lives(server: 
         assert await kernel.value("1 + 1") == 2
 
 
+async def test_a_kernel_ends_before_the_server_when_memory_runs_out(server: Server) -> None:
+    async with server.kernel() as kernel:
+        score = int(await kernel.run("print(open('/proc/self/oom_score_adj').read())"))
+    assert score >= 500 > int(Path(f"/proc/{server.process.pid}/oom_score_adj").read_text())
+
+
 async def test_restart_gives_a_new_prepared_kernel(server: Server) -> None:
     async with server.kernel() as kernel:
         before = await kernel.value("__import__('os').getpid()")

@@ -55,6 +55,23 @@ def test_a_child_that_takes_too_much_is_counted_and_the_server_lives(platform: P
     assert model["state"]["oom_kills"] == 1
 
 
+@needs_groups
+def test_a_kill_long_after_one_for_memory_is_none_for_memory(start_platform: Callable[..., Platform]) -> None:
+    platform = start_platform(settings={"TEST_SETTING_Spawner__poll_interval": "1"})
+    platform.sign_in("ada")
+    platform.start_server("ada")
+    hog = "open('/proc/self/oom_score_adj', 'w').write('900'); x = [bytearray(2**24) for _ in range(64)]"
+    platform.run("ada", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hog!r}])")
+    until(
+        lambda: platform.server("ada")["state"]["oom_kills_survived"] == 1, what="it is noticed that the server lives"
+    )
+    record = platform.records.read("ada", "")
+    assert record is not None
+    assert record.init is not None
+    os.kill(record.init.pid, signal.SIGKILL)
+    assert ended(platform)["reason"] == "killed"
+
+
 def test_a_larger_size_has_more_memory(platform: Platform) -> None:
     start(platform, resources="large")
     assert platform.run("ada", "import os; print(os.environ['MEM_LIMIT'])") == str(512 * 2**20)

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 import astrocloud_lab.forked
-from astrocloud_lab.forked import enter
+from astrocloud_lab.forked import enter, homes
 from astrocloud_lab.kernels import child as kernel_child
 
 DEFAULT_SIGNALS = (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGQUIT)
@@ -150,6 +150,7 @@ def take_on(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     enter.name_process("astrocloud-lab")
     kernel_child.reopen_streams()
+    homes.move()
     kernel_child.refresh_packages()
     from astrocloud_lab import serve
 

@@ -59,3 +59,6 @@ def import_everything() -> None:
     del os.environ["MPLBACKEND"]
     for name in ("astrocloud_lab.forked.child", "astrocloud_lab.kernels.child", "astrocloud_lab.serve"):
         importlib.import_module(name)
+    from astrocloud_lab.forked import homes
+
+    homes.remember()

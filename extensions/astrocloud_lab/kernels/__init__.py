@@ -4,6 +4,8 @@
 ``forkserver``   that process: forks one child for each kernel
 ``child``        what the child does to be a kernel like any other
 ``fingerprint``  tells when what was imported is stale
+``blas``         gives numpy its threads back where it was imported ahead
+``memory``       says what should end first when memory runs out
 ``network``      what is different where the server's network is shared
 ``undebugged``   the kernel that runs there
 ``provisioner``  the door: jupyter_client's kernel provisioner

@@ -18,12 +18,13 @@ import time
 from typing import Any
 
 from astrocloud_lab import user_packages
-from astrocloud_lab.kernels import blas
+from astrocloud_lab.kernels import blas, memory
 
 
 def become_process(request: dict[str, Any], streams: tuple[int, int, int]) -> None:
     """Take on environment, folder, streams and signals of the new process."""
     os.setsid()
+    memory.offer_first()
     for target, source in enumerate(streams):
         os.dup2(source, target)
     for source in streams:
@@ -93,9 +94,9 @@ def run(answer: int, request_fd: int, *streams: int) -> int:
         Descriptors of standard input, output and error.
     """
     try:
-        with os.fdopen(request_fd, "rb") as memory:
-            memory.seek(0)
-            request = json.loads(memory.read().decode("utf-8", "surrogateescape"))
+        with os.fdopen(request_fd, "rb") as file:
+            file.seek(0)
+            request = json.loads(file.read().decode("utf-8", "surrogateescape"))
         become_process(request, (streams[0], streams[1], streams[2]))
         reopen_streams()
         refresh_packages()

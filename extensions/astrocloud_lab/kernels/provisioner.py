@@ -19,7 +19,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Bool, Float
 
-from astrocloud_lab.kernels import fingerprint, network, parent
+from astrocloud_lab.kernels import fingerprint, memory, network, parent
 
 PR_SET_CHILD_SUBREAPER = 36
 """See prctl(2): orphans below this process become its children."""
@@ -135,7 +135,7 @@ class PreparedProvisioner(LocalProvisioner):
         if network.is_shared(os.environ):
             cmd = network.kernel_command(cmd, sys.executable)
         if not self.prepared or os.environ.get("ASTROCLOUD_PREPARE_KERNEL") == "0":
-            return await super().launch_kernel(cmd, **kwargs)
+            return await self._launch_as_usual(cmd, kwargs)
         try:
             with contextlib.ExitStack() as stack:
                 self.process = await self._fork(cmd, kwargs, stack)
@@ -143,10 +143,16 @@ class PreparedProvisioner(LocalProvisioner):
             self.log.info("Kernel is started without preparation: %s", reason)
             if parent.current() is None:
                 parent.start()
-            return await super().launch_kernel(cmd, **kwargs)
+            return await self._launch_as_usual(cmd, kwargs)
         self.pid = self.pgid = self.process.pid
         self.cwd = kwargs.get("cwd") or os.getcwd()
         return self.connection_info
+
+    async def _launch_as_usual(self, cmd: list[str], kwargs: dict[str, Any]) -> KernelConnectionInfo:
+        info = await super().launch_kernel(cmd, **kwargs)
+        if self.pid is not None:
+            memory.offer_first(self.pid)
+        return info
 
     async def _fork(self, cmd: list[str], kwargs: dict[str, Any], stack: contextlib.ExitStack) -> ForkedProcess:
         running = parent.current()

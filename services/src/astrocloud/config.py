@@ -218,9 +218,10 @@ class Servers(Block):
     isolation: Literal["required", "preferred"] = "preferred"
     """``required``: no server starts on a machine without bubblewrap; ``preferred``: it starts, and every page says
     that people are not kept apart."""
-    fork: bool = False
-    """Whether servers are forked from a process that has imported everything already, where root runs the platform: a
-    start then takes a fraction of a second. It costs the memory of one such process for each environment in use."""
+    fork: bool = True
+    """Whether servers are forked from a process that has imported everything already, where root runs the platform and
+    there is bubblewrap: a start then takes a fraction of a second. It costs the memory of one such process for each
+    environment in use, which its servers share."""
 
 
 class Environments(Block):

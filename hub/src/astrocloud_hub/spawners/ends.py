@@ -66,7 +66,7 @@ def end_of(
     exit_code
         Its exit code, or `None` when nobody saw it.
     oom_kills
-        How many of its processes the kernel killed for want of memory.
+        How many of its processes the kernel killed for want of memory at that end.
     same_boot
         Whether the machine has been up since the server started.
     now
@@ -77,7 +77,7 @@ def end_of(
         return End(reason=asked[0], by=asked[1], at=at, exit_code=exit_code)
     if not same_boot:
         return End(reason="host-restart", at=at)
-    # A kernel that was killed for memory leaves the counter behind too; the server then ended later, by itself.
+    # With another code it ended by itself, be it because a process of it was killed.
     if oom_kills and (exit_code is None or exit_code >= _KILLED or exit_code == 1):
         return End(reason="out-of-memory", at=at, exit_code=exit_code)
     if exit_code == _KILLED:

@@ -73,6 +73,7 @@ class LocalSpawner(PlatformSpawner, Spawner):
         self._walls = True
         self._forked = False
         self._watched: int | None = None
+        self._survived = (0, 0)
         super().__init__(**kwargs)
 
     @default("as_root")
@@ -122,6 +123,8 @@ class LocalSpawner(PlatformSpawner, Spawner):
             self._watch()
             # The hub that started it may have ended before it did so.
             self._settle(self._record)
+            survived = int(state.get("oom_kills_survived", 0))
+            self._survived = (survived, survived)
         elif self._record is None and state.get("port"):
             # Who ends all servers also forgets them, nobody else does.
             self._asked = ("platform-stop", "")
@@ -134,7 +137,11 @@ class LocalSpawner(PlatformSpawner, Spawner):
             state |= {"port": record.port, "pid": record.init.pid if record.init else 0, "walls": record.walls}
             group = _group_of(record)
             if group is not None:
-                state |= {"oom_kills": group.oom_kills(), "memory_bytes": group.memory_bytes()}
+                state |= {
+                    "oom_kills": group.oom_kills(),
+                    "oom_kills_survived": self._survived[0],
+                    "memory_bytes": group.memory_bytes(),
+                }
         return state
 
     def clear_state(self) -> None:
@@ -297,6 +304,7 @@ class LocalSpawner(PlatformSpawner, Spawner):
     def _note(self, launch: Launch, process: "subprocess.Popen[bytes]") -> None:
         """Keep what it takes to find the server again."""
         group = launch.control_group
+        self._survived = (0, 0)
         self._process = process
         self._record = ServerRecord(
             user=self.user.name,
@@ -423,20 +431,34 @@ class LocalSpawner(PlatformSpawner, Spawner):
         if self._process is not None:
             code = self._process.poll()
             if code is None:
+                self._note_survived(record)
                 return None
         else:
             if record.alive:
+                self._note_survived(record)
                 return None
             code = self._status().get("exit-code")
         await self._note_end(record, code)
         return self._exit_code
+
+    def _note_survived(self, record: ServerRecord) -> None:
+        """Note how many of its processes were killed for want of memory while the server lives on.
+
+        What is new counts only when it is still so the next time: the server may be about to end with it.
+        """
+        group = _group_of(record)
+        if group is not None:
+            kills = group.oom_kills()
+            survived, before = self._survived
+            self._survived = (kills if kills == before else survived, kills)
 
     async def _note_end(self, record: ServerRecord, exit_code: int | None) -> None:
         self._record = None
         self._process = None
         self._unwatch()
         group = _group_of(record)
-        kills = group.oom_kills() if group is not None else 0
+        # Those that the server has survived say nothing about its end.
+        kills = max(group.oom_kills() - self._survived[0], 0) if group is not None else 0
         asked = self._asked
         if asked is None and exit_code is None and record.boot == boot_id():
             # bwrap always tells the exit code, unless it was ended too: then all of the platform was.

@@ -33,7 +33,10 @@ _REST_S: Final = 60.0
 MODULE: Final = "astrocloud_lab.forked.parent"
 
 ENVIRONMENT: Final = {
-    "HOME": "/tmp/home",  # noqa: S108 - in its own, private /tmp
+    # In its own, private /tmp; unmistakable, because children look for it and put their own in its place.
+    "HOME": "/tmp/home-of-the-parent",  # noqa: S108
+    "USER": "name-of-the-parent",
+    "LOGNAME": "name-of-the-parent",
     "LANG": "C.UTF-8",
     "ASTROCLOUD_SHARED_NETWORK": "1",
     # Threads do not survive a fork; kernels get their number back.
