@@ -14,18 +14,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
+
+from astrocloud.core.database import metadata
 from astrocloud.vospace import posix, scanning
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.identity import can_switch
 from astrocloud.vospace.models import Authority, NodePath, is_hidden
+from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.people import Owners
+from astrocloud.vospace.resuming import Resuming
 from astrocloud.vospace.storage import Tree
 from tests.services.vospace.platform import PEOPLE
 
 ADA = PEOPLE["ada"]
 STEPS = (
     "write",
+    "writev",
     "fsync",
     "rename",
     "unlink",
@@ -63,9 +70,22 @@ def put(nodes: Nodes) -> None:
     upload.commit(md5="0" * 32)
 
 
+def resumed(nodes: Nodes) -> None:
+    """An upload in two parts, the last of which puts it in its place."""
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    metadata.create_all(engine)
+    uploads = Resuming(nodes=nodes, partials=Partials(engine))
+    begun = uploads.begin(ADA, path("/home/ada/f"), length=3, replaces=True)
+    for part in (b"n", b"ew"):
+        with uploads.opened(ADA, begun) as upload:
+            uploads.append(begun, upload, part)
+            uploads.finish(begun, upload)
+
+
 OPERATIONS: dict[str, Callable[[Nodes], Any]] = {
     "put": put,
     "put-new": lambda nodes: nodes.begin_upload(ADA, path("/home/ada/n"), length=0).commit(md5=None),
+    "resumed": resumed,
     "move": lambda nodes: nodes.move(ADA, path("/home/ada/d"), path("/home/ada/moved")),
     "copy": lambda nodes: nodes.copy(ADA, path("/home/ada/d"), path("/home/ada/copied")),
     "delete": lambda nodes: nodes.delete(ADA, path("/home/ada/d")),

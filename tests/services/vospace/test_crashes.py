@@ -18,6 +18,7 @@ def moved(name: str) -> dict[str, str]:
 AFTER = {
     "put": {"f": "new", **D},
     "put-new": {"f": "old", "n": "", **D},
+    "resumed": {"f": "new", **D},
     "move": {"f": "old", **moved("moved")},
     "copy": {"f": "old", **D, **moved("copied")},
     "delete": {"f": "old"},

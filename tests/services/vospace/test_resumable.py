@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from astrocloud.vospace import resuming
+from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.scanning import sweep
 from tests.services.vospace.platform import CORE, Answer, Space, digest, running, uri
 from tests.services.vospace.test_files import leftovers
@@ -89,6 +90,23 @@ async def test_upload_outlives_the_service_and_its_sweep(tmp_path: Path) -> None
         assert await offset_of(space, path) == 3
         assert (await go_on(space, path, 3, b"def")).status == 204
         assert space.posix("/home/ada/f").read_bytes() == b"abcdef"
+
+
+async def test_killed_between_the_files_place_and_its_record_nothing_is_lost(tmp_path: Path) -> None:
+    limits = {"vospace": {"home_quota_bytes": 1000}}
+    async with running(tmp_path / "data", limits) as space:
+        await space.upload("/home/ada/f", b"old")
+        url = (await begin(space, "/home/ada/f", 10, replaces="true")).headers["Location"]
+        with patch.object(Partials, "remove", side_effect=OSError("killed here")):
+            assert (await go_on(space, url, 0, b"0123456789")).status == 500
+    async with running(tmp_path / "data", limits) as space:
+        assert space.posix("/home/ada/f").read_bytes() == b"0123456789"
+        assert (await space.get("/files/home/ada/f")).body == b"0123456789"
+        here = f"/uploads/{url.rsplit('/', 1)[1]}"
+        assert (await space("HEAD", here, headers=TUS)).status == 404
+        assert (await space("DELETE", here, headers=TUS)).status in {204, 404}
+        assert (await space.upload("/home/ada/f", b"newer")).status == 200
+        assert leftovers(space) == []
 
 
 async def test_upload_is_its_owners_alone(space: Space) -> None:

@@ -209,6 +209,25 @@ async def test_quota_is_exact_and_told(tmp_path) -> None:
         assert (answer.status, answer.fault) == (507, "QuotaExceeded")
 
 
+async def test_quota_of_a_project_is_its_groups_together(tmp_path) -> None:
+    limits = {"vospace": {"project_quota_bytes": 1000, "project_quota_files": 3, "home_quota_bytes": 10}}
+    async with running(tmp_path / "data", limits) as space:
+        bob = space.as_("bob")
+        assert (await space.upload("/project/team/a", b"x" * 600)).status == 201
+        properties = (await bob.node("/project/team")).properties
+        assert (properties[f"{CORE}quota"], properties[f"{CORE}availableSpace"]) == ("1000", "400")
+        answer = await bob.upload("/project/team/b", b"x" * 401)
+        assert (answer.status, answer.fault) == (507, "QuotaExceeded")
+        assert not space.posix("/project/team/b").exists()
+        assert (await bob.upload("/project/team/b", b"x" * 400)).status == 201
+        assert (await space.node("/project/team")).properties[f"{CORE}availableSpace"] == "0"
+        assert (await bob.mkdir("/project/team/d")).status == 201
+        assert (await space.mkdir("/project/team/e")).status == 507
+        assert (await bob("DELETE", "/nodes/project/team/a")).status == 200
+        assert (await space.node("/project/team")).properties[f"{CORE}availableSpace"] == "600"
+        assert f"{CORE}quota" not in (await space.node("/project/team/d")).properties
+
+
 async def test_upload_limit(tmp_path) -> None:
     async with running(tmp_path / "data", {"vospace": {"upload_limit_bytes": 1000}}) as space:
         answer = await space.upload("/home/ada/a", b"x" * 1001)
