@@ -159,6 +159,12 @@ def test_every_link_leads_somewhere(page: Path):
     assert not broken
 
 
+def test_the_routes_page_says_of_every_route_what_it_does():
+    rows = [line for line in reference().routes().splitlines() if line.startswith("| `/")]
+    assert rows
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
 def test_generated_pages_that_are_linked_are_generated():
     linked = {name for page in PAGES for name in re.findall(r"_generated/([a-z-]+)", page.read_text(encoding="utf-8"))}
     assert linked == set(reference().PAGES)

@@ -19,7 +19,16 @@ from astrocloud.config import Config
 from astrocloud.core.auth import HubLogin, current, require
 from astrocloud.core.errors import RequestError
 from astrocloud.core.runtime import Runtime
-from astrocloud.core.web import BODY_LIMIT_BYTES, Service, build_app, page, read_form, read_json, safe_next
+from astrocloud.core.web import (
+    BODY_LIMIT_BYTES,
+    FORM_LIMIT_BYTES,
+    Service,
+    build_app,
+    page,
+    read_form,
+    read_json,
+    safe_next,
+)
 
 PAGE = {"Accept": "text/html"}
 BASE = "/services/probe"
@@ -237,11 +246,17 @@ class TestErrors:
         assert "DELETE" in document["detail"]
 
     async def test_too_much_is_refused(self, client: aiohttp.ClientSession):
-        for kind in ("application/json", "application/x-www-form-urlencoded"):
+        limits = {"application/json": BODY_LIMIT_BYTES, "application/x-www-form-urlencoded": FORM_LIMIT_BYTES}
+        for kind, limit_bytes in limits.items():
             path = f"{BASE}/echo" if kind.endswith("json") else f"{BASE}/form"
-            body = b"a" * (BODY_LIMIT_BYTES + 1)
+            body = b"a" * (limit_bytes + 1)
             async with client.post(path, data=body, headers={"Content-Type": kind}) as answer:
-                assert str(BODY_LIMIT_BYTES) in (await problem(answer, 413, "too-large"))["detail"]
+                assert str(limit_bytes) in (await problem(answer, 413, "too-large"))["detail"]
+
+    async def test_a_field_given_twice_is_refused(self, client: aiohttp.ClientSession):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        async with client.post(f"{BASE}/form", data=b"name=a&name=b", headers=headers) as answer:
+            assert "twice" in (await problem(answer, 400, "bad-request"))["detail"]
 
     async def test_waiting_is_told_in_the_header_too(self, client: aiohttp.ClientSession):
         async with client.get(f"{BASE}/waits") as answer:

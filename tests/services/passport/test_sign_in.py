@@ -199,7 +199,7 @@ async def test_form_that_is_none_is_refused(browser: Browser, body: bytes) -> No
 
 
 async def test_form_that_trickles_in_is_given_up(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("astrocloud.passport.web.FORM_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("astrocloud.core.web.FORM_TIMEOUT_S", 0.2)
     host, port = platform.base.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {PREFIX}/sign-in HTTP/1.1\r\nHost: {host}\r\nContent-Type: {FORM['Content-Type']}\r\n"

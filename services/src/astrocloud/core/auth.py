@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from astrocloud.core.errors import RequestError
-from astrocloud.core.web import BY_COOKIE, LOGINS, PRINCIPAL, read_form, safe_next, service_of, wants_page
+from astrocloud.core.web import BY_COOKIE, LOGINS, PRINCIPAL, read_fields, safe_next, service_of, wants_page
 
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubOAuth
@@ -167,6 +167,7 @@ class HubLogin:
         return response
 
     async def _callback(self, request: web.Request) -> web.StreamResponse:
+        """Take somebody in whom the hub sent back, signed in."""
         from tornado.web import HTTPError
 
         kept = self._open(request.cookies.get(f"{self._cookie}-state", ""), fields=_START, max_age_s=600)
@@ -257,7 +258,7 @@ async def require(request: web.Request, *, scope: str | None = None, admin: bool
 async def _check_csrf(request: web.Request, principal: Principal) -> None:
     given = request.headers.get("X-CSRF-Token", "")
     if not given and request.content_type in {"application/x-www-form-urlencoded", "multipart/form-data"}:
-        given = (await read_form(request)).get("_csrf", "")
+        given = dict(await read_fields(request)).get("_csrf", "")
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     # Scripts in people's own servers share this origin; what they send names the page below /user/ it came from.
     from_user_server = urlsplit(request.headers.get("Referer", "")).path.startswith("/user/")

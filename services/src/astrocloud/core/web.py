@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
 import jinja2
 import structlog
@@ -37,6 +38,12 @@ PAGES: Final = Path(__file__).with_name("pages")
 
 BODY_LIMIT_BYTES: Final = 256 * 1024
 """The largest body of a form or a JSON document; services that take files read them as streams instead."""
+
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+FORM_LIMIT_BYTES: Final = 16 * 1024
+"""The largest form of a page, unless its reader says otherwise."""
+FORM_TIMEOUT_S: Final = 20
+FORM_FIELDS: Final = 40
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PREAUTHORISED: Final = re.compile(r"preauth:[^/]*")
@@ -149,15 +156,18 @@ def _operations(service: Service) -> list[web.AbstractRouteDef]:
     """Return ``health`` (is the process up), ``ready`` (can it work) and ``metrics`` of one service."""
 
     async def health(_request: web.Request) -> web.Response:
+        """Say that the service runs."""
         return web.json_response({"status": "ok", "service": service.name})
 
     async def ready(_request: web.Request) -> web.Response:
+        """Say whether the service and what it needs are ready, part by part."""
         parts = dict(await service.health()) if service.health else {}
         good = all(state == "ok" for state in parts.values())
         document = {"status": "ok" if good else "degraded", "service": service.name, "parts": parts}
         return web.json_response(document, status=200 if good else 503)
 
     async def metrics(_request: web.Request) -> web.Response:
+        """Return its figures, for Prometheus."""
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     prefix = f"/services/{service.name}"
@@ -378,18 +388,59 @@ async def read_fields(request: web.Request) -> list[tuple[str, str]]:
     Raises
     ------
     RequestError
-        ``bad-request`` when it is no form.
+        ``bad-request`` when it is no form, ``too-slow``.
     """
     try:
-        fields = await request.post()
+        async with asyncio.timeout(FORM_TIMEOUT_S):
+            fields = await request.post()
+    except TimeoutError as err:
+        raise RequestError("too-slow", limit_s=FORM_TIMEOUT_S) from err
     except (ValueError, LookupError, AssertionError) as err:  # what aiohttp's parsers raise for a damaged body
         raise RequestError("bad-request", reason="the body is not a form") from err
     return [(name, value) for name, value in fields.items() if isinstance(value, str)]
 
 
-async def read_form(request: web.Request) -> dict[str, str]:
-    """Return the text fields of the form, of each name the last. Raises as `read_fields` does."""
-    return dict(await read_fields(request))
+async def read_form(request: web.Request, *, limit_bytes: int = FORM_LIMIT_BYTES) -> dict[str, str]:
+    """Return the fields of a form of a page, each given once.
+
+    Whoever checks a form before its handler may ask for it, too: its body is read once.
+
+    Parameters
+    ----------
+    limit_bytes
+        How long it may be; the fields of our own pages are short.
+
+    Raises
+    ------
+    RequestError
+        ``too-large``, ``too-slow``, or ``bad-request`` when it is no form or has a field twice.
+    """
+    if request.content_type != FORM_TYPE or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+        raise RequestError("bad-request", reason=f"the body is not a form ({FORM_TYPE}, UTF-8)")
+    if (request.content_length or 0) > limit_bytes:
+        raise RequestError("too-large", limit_bytes=limit_bytes)
+    try:
+        async with asyncio.timeout(FORM_TIMEOUT_S):
+            body = await request.read()
+    except TimeoutError as err:
+        raise RequestError("too-slow", limit_s=FORM_TIMEOUT_S) from err
+    if len(body) > limit_bytes:
+        raise RequestError("too-large", limit_bytes=limit_bytes)
+    return parse_parameters(body)
+
+
+def parse_parameters(text: bytes) -> dict[str, str]:
+    """Return the parameters in a query or a form. Raises ``bad-request`` when one is given twice or is no UTF-8."""
+    try:
+        pairs = parse_qsl(
+            text.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS, encoding="utf-8", errors="strict"
+        )
+    except ValueError as err:
+        raise RequestError("bad-request", reason="the parameters are not URL-encoded UTF-8, or are too many") from err
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise RequestError("bad-request", reason="a parameter is given twice")
+    return found
 
 
 def safe_next(path: str, *, default: str = "/") -> str:

@@ -77,6 +77,7 @@ class InternalApi:
             raise RequestError("not-signed-in")
 
     async def _sign_in(self, request: web.Request) -> web.Response:
+        """Return whom an identity belongs to; for the hub alone."""
         self._check(request)
         body = parse(SignInBody, await read_json(request))
         identity = Identity(issuer=body.issuer, subject=body.subject, claims=body.claims)
@@ -84,6 +85,7 @@ class InternalApi:
         return web.json_response(person_document(person))
 
     async def _person(self, request: web.Request) -> web.Response:
+        """Return one person and their status; for the hub alone."""
         self._check(request)
         name = request.match_info["name"]
         person = await asyncio.to_thread(self._people.find, name)
@@ -131,11 +133,13 @@ class PeopleApi:
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
+        """Return the people."""
         await need_admin(request, self._people)
         found = await asyncio.to_thread(self._people.list)
         return web.json_response({"people": [person_document(person) for person in found]})
 
     async def _add(self, request: web.Request) -> web.Response:
+        """Add a person."""
         await need_admin(request, self._people)
         body = parse(PersonBody, await read_json(request))
         person, link = await asyncio.to_thread(self.add, body)
@@ -169,11 +173,13 @@ class PeopleApi:
         return self._link_address(self._accounts.make_link(username, "reset" if had_password else "invite"))
 
     async def _get(self, request: web.Request) -> web.Response:
+        """Return one person."""
         await need_admin(request, self._people)
         person = await asyncio.to_thread(self._people.get, request.match_info["name"])
         return web.json_response(person_document(person))
 
     async def _change(self, request: web.Request) -> web.Response:
+        """Change somebody: names, language, groups, administrator or not, active or disabled."""
         await need_admin(request, self._people)
         name = request.match_info["name"]
         body = parse(PersonChange, await read_json(request))
@@ -192,32 +198,38 @@ class PeopleApi:
         return web.json_response(person_document(person))
 
     async def _remove(self, request: web.Request) -> web.Response:
+        """Remove somebody; the username is never given again."""
         await need_admin(request, self._people)
         await asyncio.to_thread(self._people.remove, request.match_info["name"])
         return web.Response(status=204)
 
     async def _reset(self, request: web.Request) -> web.Response:
+        """Return a link by which somebody chooses a new password."""
         await need_admin(request, self._people)
         return web.json_response({"link": await asyncio.to_thread(self.reset, request.match_info["name"])})
 
     async def _groups(self, request: web.Request) -> web.Response:
+        """Return the groups."""
         await need_admin(request, self._people)
         found = await asyncio.to_thread(self._people.groups)
         return web.json_response({"groups": [group_document(group) for group in found]})
 
     async def _add_group(self, request: web.Request) -> web.Response:
+        """Make a group."""
         await need_admin(request, self._people)
         body = parse(GroupBody, await read_json(request))
         group = await asyncio.to_thread(self._people.add_group, body.name)
         return web.json_response(group_document(group), status=201)
 
     async def _change_group(self, request: web.Request) -> web.Response:
+        """Set who is in a group."""
         await need_admin(request, self._people)
         body = parse(GroupChange, await read_json(request))
         group = await asyncio.to_thread(self._people.set_members, request.match_info["name"], body.members)
         return web.json_response(group_document(group))
 
     async def _remove_group(self, request: web.Request) -> web.Response:
+        """Remove a group."""
         await need_admin(request, self._people)
         await asyncio.to_thread(self._people.remove_group, request.match_info["name"])
         return web.Response(status=204)

@@ -12,9 +12,10 @@ from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749 import OAuth2Error
 
 from astrocloud.core.errors import RequestError
+from astrocloud.core.web import read_form
 from astrocloud.passport.models import Session
 from astrocloud.passport.provider import Client, Provider, Reply, Request
-from astrocloud.passport.web import PREFIX, Doors, query, read_form, see, sign_in_address
+from astrocloud.passport.web import PREFIX, Doors, query, see, sign_in_address
 
 _LONGEST: Final = {
     "state": 2048,
@@ -63,9 +64,11 @@ class OidcEndpoints:
         ]
 
     async def _discovery(self, _request: web.Request) -> web.Response:
+        """Return what the provider can do and where (OpenID Connect Discovery)."""
         return web.json_response(self._provider.discovery(), headers=_CACHED)
 
     async def _jwks(self, _request: web.Request) -> web.Response:
+        """Return the public keys of its signatures."""
         return web.json_response(await asyncio.to_thread(self._provider.keys.document), headers=_CACHED)
 
     # authorization
@@ -119,14 +122,17 @@ class OidcEndpoints:
     # tokens
 
     async def _token(self, request: web.Request) -> web.Response:
+        """Exchange a code or a refresh token for tokens."""
         asked = Request(method="POST", parameters=await read_form(request), headers=_authorization(request))
         return _json(await asyncio.to_thread(self._provider.create_token_response, asked))
 
     async def _revoke(self, request: web.Request) -> web.Response:
+        """Revoke a token (RFC 7009)."""
         asked = Request(method="POST", parameters=await read_form(request), headers=_authorization(request))
         return _json(await asyncio.to_thread(self._provider.create_endpoint_response, "revocation", asked))
 
     async def _userinfo(self, request: web.Request) -> web.Response:
+        """Return who an access token is about."""
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not bearer or len(bearer) > 512:
             return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer realm="passport"'})

@@ -64,6 +64,7 @@ class AccountPages:
         ]
 
     async def _page(self, request: web.Request) -> web.Response:
+        """Show one's own account."""
         session, person = await self._doors.need_session(request)
         done = query(request).get("done", "")
         return await self._show(request, session, person, done=done if done in _DONE else "")
@@ -93,6 +94,7 @@ class AccountPages:
         )
 
     async def _change_password(self, request: web.Request) -> web.Response:
+        """Change one's password; other sessions end."""
         session, person = await self._doors.need_session(request)
         fields = await self._doors.form(request)
         try:
@@ -111,6 +113,7 @@ class AccountPages:
         return see(f"{PREFIX}/account?done=password")
 
     async def _change_profile(self, request: web.Request) -> web.Response:
+        """Change one's name and language."""
         session, person = await self._doors.need_session(request)
         fields = await self._doors.form(request)
         try:
@@ -130,6 +133,7 @@ class AccountPages:
         return response
 
     async def _end_session(self, request: web.Request) -> web.Response:
+        """End one of one's sessions."""
         session, person = await self._doors.need_session(request)
         fields = await self._doors.form(request)
         ended = fields.get("session", "")[:64]
@@ -139,6 +143,7 @@ class AccountPages:
         return see(f"{PREFIX}/account?done=session")
 
     async def _sign_out(self, request: web.Request) -> web.Response:
+        """Sign out."""
         await self._doors.form(request)
         found = await self._doors.session(request)
         if found is not None:

@@ -50,6 +50,7 @@ class PeoplePages:
     # everybody
 
     async def _list(self, request: web.Request) -> web.Response:
+        """Show people and groups."""
         await need_admin(request, self._people)
         done = request.query.get("done", "")
         return await self._show_list(request, done=done if done in _DONE else "")
@@ -84,6 +85,7 @@ class PeoplePages:
         )
 
     async def _add(self, request: web.Request) -> web.Response:
+        """Add a person and show the invite link."""
         await need_admin(request, self._people)
         fields = await _fields(request)
         document: dict[str, Any] = {
@@ -106,6 +108,7 @@ class PeoplePages:
     # one person
 
     async def _person(self, request: web.Request) -> web.Response:
+        """Show one person."""
         await need_admin(request, self._people)
         done = request.query.get("done", "")
         return await self._show_person(request, done=done if done in _DONE else "")
@@ -132,6 +135,7 @@ class PeoplePages:
         )
 
     async def _change(self, request: web.Request) -> web.Response:
+        """Change somebody."""
         await need_admin(request, self._people)
         name, fields = request.match_info["name"], await _fields(request)
         try:
@@ -150,6 +154,7 @@ class PeoplePages:
         return see(f"{PREFIX}/people/{name}?done=changed")
 
     async def _act(self, request: web.Request) -> web.Response:
+        """Disable, enable, approve, remove somebody, or make a link for a new password."""
         await need_admin(request, self._people)
         name, action = request.match_info["name"], request.match_info["action"]
         work: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -175,6 +180,7 @@ class PeoplePages:
     # groups
 
     async def _add_group(self, request: web.Request) -> web.Response:
+        """Make a group."""
         await need_admin(request, self._people)
         fields = await _fields(request)
         try:
@@ -186,6 +192,7 @@ class PeoplePages:
         return see(f"{PREFIX}/people?done=group-added")
 
     async def _remove_group(self, request: web.Request) -> web.Response:
+        """Remove a group."""
         await need_admin(request, self._people)
         await asyncio.to_thread(self._people.remove_group, request.match_info["name"])
         return see(f"{PREFIX}/people?done=group-removed")

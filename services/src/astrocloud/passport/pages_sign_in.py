@@ -47,6 +47,7 @@ class SignInPages:
     # signing in
 
     async def _sign_in_page(self, request: web.Request) -> web.Response:
+        """Show the sign-in form."""
         accounts = self._doors.accounts
         given = query(request)
         back = safe_next(given.get("next", _FRONT))
@@ -65,6 +66,7 @@ class SignInPages:
         )
 
     async def _sign_in(self, request: web.Request) -> web.Response:
+        """Sign in with username and password."""
         accounts = self._doors.accounts
         fields = await self._doors.form(request)
         back = safe_next(fields.get("next", _FRONT))
@@ -103,6 +105,7 @@ class SignInPages:
     # links
 
     async def _link_page(self, request: web.Request) -> web.Response:
+        """Show the page to which a set-up, invite or reset link leads."""
         accounts = self._doors.accounts
         key = query(request).get("key", "")[:200]
         link = await asyncio.to_thread(accounts.link, key, self._doors.browser(request))
@@ -122,6 +125,7 @@ class SignInPages:
         return response
 
     async def _use_link(self, request: web.Request) -> web.Response:
+        """Choose a password by a link."""
         accounts = self._doors.accounts
         fields = await self._doors.form(request)
         key, browser = fields.get("key", "")[:200], self._doors.browser(request)
@@ -145,6 +149,7 @@ class SignInPages:
     # asking for an account
 
     async def _register_page(self, request: web.Request) -> web.Response:
+        """Show the form to ask for an account."""
         if not self._doors.accounts.registration:
             raise PasswordRefused("registration-closed")
         return await self._register_form(request)
@@ -162,6 +167,7 @@ class SignInPages:
         )
 
     async def _register(self, request: web.Request) -> web.Response:
+        """Ask for an account."""
         accounts = self._doors.accounts
         fields = await self._doors.form(request)
         try:

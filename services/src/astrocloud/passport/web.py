@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from aiohttp import web
 
 from astrocloud.core.errors import PlatformError, RequestError
-from astrocloud.core.web import language_of, page, wants_page
+from astrocloud.core.web import language_of, page, parse_parameters, read_form, wants_page
 from astrocloud.passport.accounts import Accounts, Browser, Opened
 from astrocloud.passport.models import Person, Session
 from astrocloud.passport.provider import own_origins
@@ -30,9 +30,6 @@ T = TypeVar("T")
 PREFIX: Final = "/services/passport"
 SESSION_COOKIE: Final = "astrocloud-passport-session"
 FORM_COOKIE: Final = "astrocloud-passport-form"
-FORM_LIMIT_BYTES: Final = 16 * 1024
-FORM_TIMEOUT_S: Final = 20
-FORM_FIELDS: Final = 40
 WAITING_LIMIT: Final = 64
 """How many may wait for a password to be compared; more are told to come back."""
 
@@ -225,44 +222,6 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
-
-
-async def read_form(request: web.Request) -> dict[str, str]:
-    """Return the fields of a small form, each given once.
-
-    Raises
-    ------
-    RequestError
-        ``too-large``, ``too-slow``, or ``bad-request`` when it is no form.
-    """
-    if request.content_type != "application/x-www-form-urlencoded":
-        raise RequestError("bad-request", reason="the body is not a form (application/x-www-form-urlencoded)")
-    if (request.content_length or 0) > FORM_LIMIT_BYTES:
-        raise RequestError("too-large", limit_bytes=FORM_LIMIT_BYTES)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(FORM_TIMEOUT_S):
-            async for chunk in request.content.iter_chunked(4096):
-                body += chunk
-                if len(body) > FORM_LIMIT_BYTES:
-                    raise RequestError("too-large", limit_bytes=FORM_LIMIT_BYTES)
-    except TimeoutError as err:
-        raise RequestError("too-slow", limit_s=FORM_TIMEOUT_S) from err
-    return parse_parameters(bytes(body))
-
-
-def parse_parameters(text: bytes) -> dict[str, str]:
-    """Return the parameters in a query or a form. Raises ``bad-request`` when one is given twice or is no UTF-8."""
-    try:
-        pairs = parse_qsl(
-            text.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS, encoding="utf-8", errors="strict"
-        )
-    except ValueError as err:
-        raise RequestError("bad-request", reason="the parameters are not URL-encoded UTF-8, or are too many") from err
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise RequestError("bad-request", reason="a parameter is given twice")
-    return found
 
 
 def query(request: web.Request) -> dict[str, str]:

@@ -6,6 +6,7 @@ import binascii
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from aiohttp import web
@@ -166,6 +167,7 @@ def fault_response(request: web.Request, fault: Fault) -> web.Response:
 def answering(handler: Handler) -> Handler:
     """Return `handler` with its faults answered as the standard says."""
 
+    @wraps(handler)  # its docstring is what the documentation tells of the route
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)

@@ -71,6 +71,7 @@ class FilesApi:
         return person, path_of(request, _FILES), None
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        """Send the bytes of a file, all or ranges; of a folder, an archive (``view=zip`` or ``tar``)."""
         person, path, view = await self._who(request)
         form = view or request.query.get("view")
         if form in archives.TYPES:
@@ -112,6 +113,7 @@ class FilesApi:
         return await archive_response(request, pack, name=path.shown_name or "all", form=form)
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
+        """Put bytes in a file's place, as a whole or not at all."""
         person, path, _view = await self._who(request)
         announced = digests.announced(request.headers)
         length = request.content_length
@@ -206,6 +208,7 @@ class FilesApi:
         return created, etag(done), receiver.md5
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
+        """Remove a file."""
         person, path, _view = await self._who(request)
         node = await self._door.run(self._nodes.get, person, path, "min")
         if node.kind == "ContainerNode":

@@ -46,6 +46,7 @@ class NodesApi:
         ]
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        """Return a node and, of a folder, its children (getNode)."""
         path = path_of(request, _NODES)
         detail = request.query.get("detail", "max")
         if detail not in DETAILS:
@@ -100,6 +101,7 @@ class NodesApi:
         return response
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
+        """Make a node (createNode)."""
         person = await self._door.person(request, write=True)
         wanted = await self._document(request)
         node = await self._door.run(self._nodes.create, person, wanted)
@@ -107,6 +109,7 @@ class NodesApi:
         return xml(writing.node_document(node, authority, "max"), status=201)
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
+        """Change a node's properties (setNode)."""
         person = await self._door.person(request, write=True)
         wanted = await self._document(request)
         node = await self._door.run(self._nodes.set, person, wanted)
@@ -121,6 +124,7 @@ class NodesApi:
         return replace(wanted, path=path)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
+        """Remove a node, a folder with all that is in it (deleteNode)."""
         path = path_of(request, _NODES)
         person = await self._door.person(request, write=True)
         await self._door.run(self._nodes.delete, person, path)

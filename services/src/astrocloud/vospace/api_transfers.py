@@ -115,6 +115,7 @@ class TransfersApi:
     # The short forms
 
     async def _sync(self, request: web.Request) -> web.StreamResponse:
+        """Negotiate a transfer and lead to its addresses."""
         if request.content_type in {"application/x-www-form-urlencoded", "multipart/form-data"}:
             return await self._by_parameters(request, await read_fields(request))
         owner = await self._owner_of_new(request)
@@ -129,6 +130,7 @@ class TransfersApi:
         return web.Response(status=303, headers={"Location": f"{self._api.url(job)}/results/{_DETAILS}"})
 
     async def _sync_by_parameters(self, request: web.Request) -> web.StreamResponse:
+        """Negotiate a transfer that parameters describe."""
         return await self._by_parameters(request, list(request.query.items()))
 
     async def _by_parameters(self, request: web.Request, fields: list[tuple[str, str]]) -> web.StreamResponse:

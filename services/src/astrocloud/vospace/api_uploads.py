@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from email.utils import formatdate
+from functools import wraps
 from typing import Final
 
 from aiohttp import ClientPayloadError, web
@@ -46,6 +47,7 @@ class UploadsApi:
         ]
 
     async def _options(self, _request: web.Request) -> web.StreamResponse:
+        """Say which resumable uploads are understood."""
         limit = self._door.settings.upload_limit_bytes
         headers = {"Tus-Version": VERSION, "Tus-Extension": "creation,termination,expiration"}
         if limit:
@@ -68,6 +70,7 @@ class UploadsApi:
         return web.Response(status=201, headers=headers)
 
     async def _head(self, request: web.Request) -> web.StreamResponse:
+        """Say how much of an upload has come."""
         person = await self._door.person(request, write=True)
         partial = await self._door.run(self._resuming.get, person, request.match_info["upload"])
         offset = await self._door.run(self._resuming.offset, person, partial)
@@ -104,6 +107,7 @@ class UploadsApi:
             await self._door.run(upload.close)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
+        """Break an upload off."""
         person = await self._door.person(request, write=True)
         partial = await self._door.run(self._resuming.get, person, request.match_info["upload"])
         await self._door.run(self._resuming.cancel, person, partial)
@@ -113,6 +117,7 @@ class UploadsApi:
 def _speaking(handler: Handler) -> Handler:
     """Return `handler` for clients that speak the version that is spoken here; others get 412."""
 
+    @wraps(handler)
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Tus-Resumable") != VERSION:
             return web.Response(status=412, headers={"Tus-Version": VERSION, "Tus-Resumable": VERSION})

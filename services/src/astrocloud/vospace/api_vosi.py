@@ -36,20 +36,26 @@ class VosiApi:
         ]
 
     async def _capabilities(self, _request: web.Request) -> web.Response:
+        """Say where its interfaces are (VOSI)."""
         return xml(capabilities.capabilities(self._settings))
 
     async def _availability(self, _request: web.Request) -> web.Response:
+        """Say whether the service is up (VOSI)."""
         states = await self._health()
         return xml(capabilities.availability(up=all(state == "ok" for state in states.values())))
 
     async def _protocols(self, _request: web.Request) -> web.Response:
+        """Return the protocols it speaks (getProtocols)."""
         return xml(writing.protocols())
 
     async def _views(self, _request: web.Request) -> web.Response:
+        """Return the views it takes and gives (getViews)."""
         return xml(writing.views())
 
     async def _properties(self, _request: web.Request) -> web.Response:
+        """Return the properties it knows (getProperties)."""
         return xml(writing.properties())
 
     async def _registry(self, _request: web.Request) -> web.Response:
+        """Return the list of services as the client ``vos`` reads it."""
         return web.Response(text=capabilities.resource_caps(self._settings))

@@ -86,6 +86,7 @@ class JobsApi:
         return await self._jobs.get(request.match_info["job"], await self._service.owner(request))
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
+        """Return one's jobs."""
         owner = await self._service.owner(request)
         phases = frozenset(phase.upper() for phase in request.query.getall("PHASE", []))
         if unknown := phases - {*PHASES}:
@@ -98,6 +99,7 @@ class JobsApi:
         return _xml(documents.jobs(found, url=self._url))
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
+        """Make a job and lead to it; ``PHASE=RUN`` runs it, too."""
         job = await self._service.create(request)
         if request.query.get("PHASE", "").upper() == "RUN":
             await self._jobs.run(job)
@@ -107,6 +109,7 @@ class JobsApi:
         return web.Response(status=303, headers={"Location": self.url(job)})
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        """Return a job; ``WAIT`` waits until it changes."""
         job = await self._job(request)
         if "WAIT" in request.query:
             seconds = _number("WAIT", request.query["WAIT"], least=-1)
@@ -142,36 +145,46 @@ class JobsApi:
         return self._see(job)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
+        """End a job and forget it."""
         await self._jobs.destroy(await self._job(request))
         return web.Response(status=303, headers={"Location": self._url})
 
     async def _get_phase(self, request: web.Request) -> web.StreamResponse:
+        """Return the phase of a job."""
         return web.Response(text=(await self._job(request)).phase)
 
     async def _get_duration(self, request: web.Request) -> web.StreamResponse:
+        """Return how long a job may run."""
         return web.Response(text=str((await self._job(request)).duration_s))
 
     async def _get_destruction(self, request: web.Request) -> web.StreamResponse:
+        """Return when a job is forgotten."""
         return web.Response(text=documents.moment((await self._job(request)).destruction_at))
 
     async def _get_error(self, request: web.Request) -> web.StreamResponse:
+        """Return why a job failed."""
         error = (await self._job(request)).error
         return web.Response(text=(error.detail or error.message) if error is not None else "")
 
     async def _get_quote(self, request: web.Request) -> web.StreamResponse:
+        """Return when a job will be done; this is not foreseen."""
         await self._job(request)
         return web.Response(text="")
 
     async def _get_owner(self, request: web.Request) -> web.StreamResponse:
+        """Return whose job it is."""
         return web.Response(text=(await self._job(request)).owner or "")
 
     async def _get_parameters(self, request: web.Request) -> web.StreamResponse:
+        """Return what a job was asked for."""
         return _xml(documents.parameters(await self._job(request)))
 
     async def _get_results(self, request: web.Request) -> web.StreamResponse:
+        """Return what a job gave."""
         return _xml(documents.results(await self._job(request)))
 
     async def _get_result(self, request: web.Request) -> web.StreamResponse:
+        """Return one result of a job."""
         job = await self._job(request)
         answer = await self._service.result(request, job, request.match_info["result"])
         if answer is None:

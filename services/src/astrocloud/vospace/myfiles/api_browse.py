@@ -98,6 +98,7 @@ class BrowseApi:
         return told
 
     async def _entry(self, request: web.Request) -> web.StreamResponse:
+        """Return one file or folder."""
         person = await self._door.person(request, write=False)
         path = path_in(request.query.get("path", ""))
         told = await self._door.run(entry, self._nodes, person, path)
@@ -105,6 +106,7 @@ class BrowseApi:
         return answer(told)
 
     async def _search(self, request: web.Request) -> web.StreamResponse:
+        """Return what has a name like the one asked for."""
         person = await self._door.person(request, write=False)
         path, wish = path_in(request.query.get("path", "")), _wish(request)
         if not wish.match:
@@ -197,6 +199,7 @@ class BrowseApi:
         return answer(await self._door.run(work), status=201)
 
     async def _rename(self, request: web.Request) -> web.StreamResponse:
+        """Rename a file or folder."""
         person = await self._door.person(request, write=True)
         document = await document_of(request)
         path = path_in(text_in(document, "path"))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from astrocloud.core.errors import RequestError
-from astrocloud.core.web import page, read_form
+from astrocloud.core.web import BODY_LIMIT_BYTES, page, read_form
 from astrocloud.vospace import acl
 from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, fault_response, whole
 from astrocloud.vospace.domain import Nodes
@@ -73,7 +73,7 @@ class BytesApi:
     async def _archive(self, request: web.Request) -> web.StreamResponse:
         """Send the ``names`` (one a line, percent-encoded) in the folder ``path`` as one zip; without names, all."""
         person = await self._door.person(request, write=False)
-        fields = await read_form(request)
+        fields = await read_form(request, limit_bytes=BODY_LIMIT_BYTES)
         path = path_in(fields.get("path", ""))
         if len(path.parts) < 2:
             raise invalid_argument("`path`, a folder in a home or a project, is needed")

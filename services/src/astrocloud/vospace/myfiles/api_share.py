@@ -84,6 +84,7 @@ class ShareApi:
         ]
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
+        """Return with whom a file or folder is shared."""
         person = await self._door.person(request, write=False)
         path = path_in(request.query.get("path", ""))
         return answer(await self._door.run(self._told, person, path))
@@ -152,12 +153,14 @@ class ShareApi:
                     raise Fault(code, name=each)
 
     async def _shared(self, request: web.Request) -> web.StreamResponse:
+        """Return what others share with the person."""
         person = await self._door.person(request, write=False)
         if person.name is None:
             raise Fault("vospace-permission-denied", uri="/")
         return answer({"entries": await self._door.run(self._shares.with_person, person)})
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
+        """Return one's public links."""
         person = await self._door.person(request, write=False)
         links = await self._door.run(self._links.of_owner, person.name) if person.name is not None else []
         return answer({"links": [self._link(link) for link in links]})
@@ -182,6 +185,7 @@ class ShareApi:
         return answer(self._link(await self._door.run(work)), status=201)
 
     async def _revoke(self, request: web.Request) -> web.StreamResponse:
+        """Revoke a public link."""
         person = await self._door.person(request, write=True)
         await self._door.run(self._links.revoke, person.name or "", request.match_info["link"])
         return web.Response(status=204)

@@ -152,9 +152,11 @@ class WorkApi:
         return await self.jobs.get(request.match_info["job"], person.name)
 
     async def _look(self, request: web.Request) -> web.StreamResponse:
+        """Say how far a piece of work is."""
         return answer(self._told(await self._job(request, write=False)))
 
     async def _end(self, request: web.Request) -> web.StreamResponse:
+        """Break a piece of work off."""
         job = await self._job(request, write=True)
         task = self._tasks.get(job.id)
         if task is not None:
@@ -162,6 +164,7 @@ class WorkApi:
         return answer(self._told(await self.jobs.abort(job)))
 
     async def _contents(self, request: web.Request) -> web.StreamResponse:
+        """Return what is in the trash."""
         person = await self._door.person(request, write=False)
         found = await self._door.run(self._trash.contents, person)
         return answer({"days": self._trash.days, "entries": [self._thrown(each) for each in found]})
