@@ -118,7 +118,8 @@ def validate(body: bytes) -> None:
         return
     root = etree.fromstring(body)
     namespace = etree.QName(root).namespace or ""
-    kind = {"VOSpace": "vospace", "UWS": "uws", "VOSIAvailability": "vosi"}.get(namespace.split("/")[-2])
+    known = {"VOSpace": "vospace", "UWS": "uws", "VOSIAvailability": "vosi", "VOSICapabilities": "capabilities"}
+    kind = known.get(namespace.split("/")[-2])
     if kind is not None:
         _schema(kind).assertValid(root)
 

@@ -432,3 +432,25 @@ async def test_jobs_started_before_the_recovery_looks_are_left_alone(tmp_path) -
     assert job.phase == "COMPLETED"
     keeping.cancel()
     engine.dispose()
+
+
+@pytest.mark.parametrize("path", ["/synctrans", "/async-delete"])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/x-www-form-urlencoded; charset=none", b"TARGET=x"),
+        ("multipart/form-data; boundary=x", b"--x\r\nno header"),
+        ("multipart/form-data", b"--x"),
+    ],
+)
+async def test_damaged_form_is_refused_at_once(space: Space, path: str, kind: str, body: bytes) -> None:
+    answer = await space("POST", path, data=body, headers={"Content-Type": kind})
+    assert answer.status == 400
+
+
+async def test_damaged_form_does_not_change_a_job(space: Space) -> None:
+    document = transfer_xml("/home/ada/f", "pullFromVoSpace", "httpget")
+    url = (await space("POST", "/transfers", data=document)).headers["Location"]
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert (await space("POST", f"{url}/phase", data=b"--x\r\nno header", headers=headers)).status == 400
+    assert (await space.get(f"{url}/phase")).text == "PENDING"

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import jinja2
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from markupsafe import Markup
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 
@@ -395,7 +396,7 @@ async def read_fields(request: web.Request) -> list[tuple[str, str]]:
             fields = await request.post()
     except TimeoutError as err:
         raise RequestError("too-slow", limit_s=FORM_TIMEOUT_S) from err
-    except (ValueError, LookupError, AssertionError) as err:  # what aiohttp's parsers raise for a damaged body
+    except (ValueError, LookupError, AssertionError, HttpProcessingError) as err:  # aiohttp's, of a damaged body
         raise RequestError("bad-request", reason="the body is not a form") from err
     return [(name, value) for name, value in fields.items() if isinstance(value, str)]
 
