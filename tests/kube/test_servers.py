@@ -218,6 +218,16 @@ def test_a_namespace_that_is_somebody_else_s_is_left_alone(platform: PodPlatform
     assert end["code"] == "server-namespace"
 
 
+def test_a_namespace_that_was_deleted_is_made_anew(platform: PodPlatform) -> None:
+    platform.start_server("ben")
+    platform.stop_server("ben")
+    platform.cluster.kubectl("delete", "namespace", f"{platform.prefix}ben", "--timeout=60s")
+
+    platform.start_server("ben")
+
+    assert platform.pod("ben")["status"]["phase"] == "Running"
+
+
 # A hub that was away
 
 

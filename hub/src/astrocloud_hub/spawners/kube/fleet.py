@@ -164,28 +164,45 @@ class Fleet:
         digest = namespace["metadata"]["annotations"]
         # It says what is in it when all of that is there.
         await self._api.apply({**namespace, "metadata": {**namespace["metadata"], "annotations": {}}})
-        await asyncio.gather(*(self._make(each) for each in rest))
+        fresh = dict(zip((each["kind"] for each in rest), await asyncio.gather(*map(self._make, rest)), strict=True))
+        if fresh["PersistentVolumeClaim"] and not fresh["PersistentVolume"]:
+            await self._free(next(each for each in rest if each["kind"] == "PersistentVolume"))
         await self._api.apply({**namespace, "metadata": {**namespace["metadata"], "annotations": digest}})
 
-    async def _make(self, made: Json) -> None:
+    async def _make(self, made: Json) -> bool:
+        """Make an object as it should be; tell whether it is known to be new."""
         if made["kind"] not in _CREATED_ONCE:
             await self._api.apply(made)
-            return
+            return False
         try:
             await self._api.create(made)
         except ClusterError as err:
             if err.status != 409:
                 raise
+            return False
+        return True
+
+    async def _free(self, made: Json) -> None:
+        """Let a volume be claimed again whose claim went with a namespace that somebody deleted."""
+        path = f"/api/v1/persistentvolumes/{made['metadata']['name']}"
+        found = await self._api.get(path)
+        if made["metadata"]["labels"].items() <= (found["metadata"].get("labels") or {}).items():
+            await self._api.change(path, {"spec": {"claimRef": {"uid": None, "resourceVersion": None}}})
 
     async def create_pod(self, plan: ServerPlan) -> Json:
         """Create the pod of a server and return it. Raises what `refusal` says."""
         namespace = self.namespace(plan.person.username)
+        made = objects.pod(await self.ground(), plan)
         try:
-            return await self._api.create(objects.pod(await self.ground(), plan))
+            try:
+                return await self._api.create(made)
+            except ClusterError as err:
+                # Somebody deleted the namespace since it was made.
+                if err.status != 404 or self._made.pop(namespace, None) is None:
+                    raise
+            await self.ensure_namespace(plan.person)
+            return await self._api.create(made)
         except ClusterError as err:
-            if err.status == 404:
-                # The namespace went without the hub; the next start makes it anew.
-                self._made.pop(namespace, None)
             raise refusal(err.status, err.message, namespace=namespace) from err
 
     async def delete_pod(self, namespace: str, name: str, *, grace_s: int, uid: str = "") -> None:

@@ -40,6 +40,8 @@ _SETTLE_AFTER_S: Final = 10.0
 """How long after its start a server may use more processors than chosen: until the first cell has what it imports."""
 _ACCEPT_EVERY_S: Final = 0.02
 _TRY_S: Final = 2.0
+_CLUSTER_S: Final = 15.0
+"""How long a start waits for a cluster that does not answer. A poll waits for ever: an answer would be a guess."""
 _PART: Final = {"queue": "created", "no-room": "created", "waiting": "running"}
 """The part of a start that has begun with a stage, for the log."""
 
@@ -56,6 +58,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
     command = AnyTrait(COMMAND, help="What starts a server in an environment's image.").tag(config=True)
 
     _shared: ClassVar[Fleet | None] = None
+    _strange: ClassVar[set[str]] = set()
 
     def __init__(self, **kwargs: Any) -> None:
         self._uid = ""
@@ -113,7 +116,10 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
 
     async def _start(self) -> tuple[str, int]:
         self._parts = {"asked": time.monotonic()}
-        fleet = await self.fleet()
+        try:
+            fleet = await asyncio.wait_for(self.fleet(), _CLUSTER_S)
+        except TimeoutError as err:
+            raise HubError("server-cluster", reason="its API does not answer") from err
         options, person, _state = await self.read_request()
         self.image = fleet.image(options.environment.id)
         self._stages.tell("namespace", 4)
@@ -298,10 +304,11 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             for spawner in list(user.spawners.values())
             if spawner.active
         }
-        for pod in fleet.strangers(known):
-            status = pod.get("status", {})
-            if (status.get("phase") or "Pending") == "Pending" and not status.get("startTime"):
-                continue
+        strangers = {pod["metadata"]["uid"]: pod for pod in fleet.strangers(known)}
+        # Only those that were strange before, too: one that starts right now is in nobody's list for a moment.
+        again = [pod for uid, pod in strangers.items() if uid in cls._strange]
+        cls._strange = set(strangers)
+        for pod in again:
             metadata = pod["metadata"]
             _log.warning("stray-pod-ended", namespace=metadata["namespace"], pod=metadata["name"])
             with suppress(HubError):
