@@ -4,6 +4,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPSConnection
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -154,6 +155,20 @@ def test_the_whole_platform_answers_https(secure: Platform) -> None:
     with urlopen(f"https://localhost:{secure.port}/services/vospace/capabilities", context=trusting(secure)) as answer:
         assert f"{secure.url}/services/vospace/nodes" in answer.read().decode()
     assert secure.run_json("status")["url"] == secure.url
+
+
+def test_every_cookie_is_for_https_alone(secure: Platform) -> None:
+    seen = []
+    for path in ("/services/portal/sign-in/hub", "/services/vospace/sign-in/hub", "/hub/login", "/hub/oauth_login"):
+        line = HTTPSConnection("127.0.0.1", secure.port, context=trusting(secure), timeout=20)
+        line.request("GET", path, headers={"Accept": "text/html"})
+        answer = line.getresponse()
+        answer.read()
+        seen += [(path, value) for name, value in answer.getheaders() if name.lower() == "set-cookie"]
+        assert answer.getheader("Location", "/").startswith(("/", secure.url))
+        line.close()
+    assert len(seen) >= 3
+    assert [entry for entry in seen if "secure" not in entry[1].lower()] == []
 
 
 def test_plain_http_is_sent_on(secure: Platform) -> None:
