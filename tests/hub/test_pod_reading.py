@@ -167,9 +167,12 @@ UNSCHEDULABLE = {
     "message": "0/3 nodes are available: 3 Insufficient memory.",
 }
 
+UNBOUND = {**UNSCHEDULABLE, "message": "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."}
+
 STAGES: list[tuple[dict[str, Any], tuple[dict[str, Any], ...], str]] = [
     (pod(phase="Pending", node=""), (), "queue"),
     (pod(phase="Pending", node="", conditions=(UNSCHEDULABLE,)), (), "no-room"),
+    (pod(phase="Pending", node="", conditions=(UNBOUND,)), (), "queue"),
     (pod(phase="Failed", reason="OutOfmemory", message="Node didn't have enough resource"), (), "no-room"),
     (pod(phase="Pending"), (), "placed"),
     (pod(phase="Pending", state=waiting("ContainerCreating")), (event("Pulling"),), "pulling"),

@@ -388,8 +388,8 @@ class _Start:
             raise await self._no_room(pod, seen.trouble)
         if kind == "pull-again" and waited_s >= _PULL_AGAIN_S:
             raise starts.image_failure(node_of(pod), seen.trouble)
-        if kind == "placed" and waited_s >= _MOUNT_AGAIN_S:
-            raise HubError("server-volume", node=node_of(pod), reason=seen.trouble)
+        if kind in {"placed", "queue"} and waited_s >= _MOUNT_AGAIN_S:
+            raise HubError("server-volume", node=node_of(pod) or "-", reason=seen.trouble)
         limit_s = self._spawner.ready_timeout_s
         if seen.address and waited_s >= limit_s:
             raise HubError("server-slow", seconds=limit_s, log="")

@@ -23,6 +23,8 @@ _NO_CONTAINER: Final = frozenset({"CreateContainerConfigError", "CreateContainer
 _NO_PLACE: Final = re.compile(r"OutOf|NodeAffinity|Unexpected(?:Admission)Error|NodeNotReady")
 """``status.reason`` of a pod that its node did not take after all."""
 
+_NO_VOLUME: Final = re.compile(r"unbound immediate PersistentVolumeClaims|persistentvolumeclaim \"[^\"]*\" not found")
+
 NO_MOUNT: Final = frozenset({"FailedMount", "FailedAttachVolume"})
 _LONGEST: Final = 300
 
@@ -64,7 +66,10 @@ def look(pod: Json, events: Sequence[Json] = ()) -> Look:
     if not node:
         scheduled = condition(pod, "PodScheduled")
         if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-            return Look(stage="no-room", percent=10, trouble=_short(scheduled.get("message", "")))
+            message = _short(scheduled.get("message", ""))
+            # In a new namespace the claim on the tree is bound a moment later.
+            stage = "queue" if _NO_VOLUME.search(message) else "no-room"
+            return Look(stage=stage, percent=10, trouble=message)
         return Look(stage="queue", percent=10)
     container = container_status(pod)
     waiting = container.get("state", {}).get("waiting") or {}
