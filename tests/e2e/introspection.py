@@ -5,6 +5,7 @@ Prints JSON: part -> list of ``METHOD pattern``. A process of its own, because t
 
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from astrocloud.config import load_config
@@ -19,14 +20,15 @@ from astrocloud.platform import BUILDERS, Context
 def services_routes(data: DataFolder) -> list[str]:
     """Return the routes of all services."""
     config = load_config(data.config_if_any)
-    context = Context(
+    whole = Context(
+        name="",
         config=config,
         data=data,
         runtime=Runtime.read(data),
         secrets=SecretFiles(data.secrets),
         engine=open_database(sqlite_url(data.databases)),
     )
-    app = build_app([build(context) for build in BUILDERS.values()], config=config)
+    app = build_app([build(replace(whole, name=name)) for name, build in BUILDERS.items()], config=config)
     found = [(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None]
     # aiohttp answers HEAD wherever it answers GET.
     return [f"{method} {pattern}" for method, pattern in found if method != "HEAD"]
