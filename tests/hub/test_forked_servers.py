@@ -59,8 +59,8 @@ def look(platform: Platform) -> dict[str, Any]:
         fd: re.sub(r"\[\d+\]|.*/logs/", "", target) for fd, target in seen["files"].items() if "/proc/" not in target
     }
     for name in list(seen["environ"]):
-        # Addresses and tokens, and the folder of the environment.
-        if name.startswith("JUPYTERHUB_") or name.endswith("_URL") or name in {"PATH", "JPY_API_TOKEN"}:
+        # Addresses, tokens and keys, and the folder of the environment.
+        if re.match(r"JUPYTERHUB_|.*_URL$|.*__TLS__|PATH$|JPY_API_TOKEN$", name):
             seen["environ"][name] = ""
     return seen
 

@@ -5,6 +5,7 @@ PKCE) and keeps the token that came of it in an encrypted cookie below the servi
 set for ``/``, or a browser would send it to people's own servers below ``/user/`` as well.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -34,6 +35,9 @@ CACHE_S: Final = 15
 HUB_TOKEN: Final = web.RequestKey("hub_token", SecretStr)
 """Where `current` and `require` keep the caller's own token (a `SecretStr`) on the request: a service that acts at the
 hub for somebody does so with that, so that the hub decides what they may."""
+
+_WARM_UP_AFTER_S: Final = 2.0
+"""The other parts have the processor first, in seconds after the start."""
 
 _SESSION: Final = frozenset({"token", "csrf"})
 _START: Final = frozenset({"state", "verifier", "next"})
@@ -104,6 +108,12 @@ class HubLogin:
                 access_scopes={f"access:services!service={self.service}"},
             )
         return self._client
+
+    async def warm_up(self) -> None:
+        """Import what signing in takes, a moment after the start, so that the first person does not wait for it."""
+        await asyncio.sleep(_WARM_UP_AFTER_S)
+        await asyncio.to_thread(lambda: self.hub)
+        await asyncio.Event().wait()  # background work goes on for ever
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes that signing in needs."""

@@ -100,7 +100,7 @@ def build_portal(
         login=login,
         templates=Path(__file__).with_name("templates"),
         health=own_health,
-        background=[close_at_the_end, *([trials.run] if trials else [])],
+        background=[close_at_the_end, login.warm_up, *([trials.run] if trials else [])],
     )
 
 
