@@ -150,7 +150,16 @@ def pretended_nodes(cluster: Cluster) -> Iterator[None]:
     threading.Thread(target=answering.serve_forever, daemon=True).start()
     selector = "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake"
     command = [str(program("kwok")), "--kubeconfig", str(cluster.kubeconfig), "--manage-all-nodes=false", selector]
-    command += ["--cidr", PRETENDED, "--node-ip", BRIDGE_ADDRESS, "--node-lease-duration-seconds", "40"]
+    command += [
+        "--config",
+        str(Path(__file__).with_name("pretended.yaml")),
+        "--cidr",
+        PRETENDED,
+        "--node-ip",
+        BRIDGE_ADDRESS,
+        "--node-lease-duration-seconds",
+        "40",
+    ]
     names = [f"pretended-{number}" for number in range(PRETENDED_NODES)]
     room = {"cpu": "64", "memory": "512Gi", "pods": "110"}
     with tempfile.TemporaryFile() as log:
