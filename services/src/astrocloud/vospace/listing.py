@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
+from astrocloud.vospace import posix
 from astrocloud.vospace.models import is_hidden
 
 SMALL: Final = 10_000
@@ -54,7 +55,7 @@ class NameIndexes:
             if found is not None and found.stamp == stamp:
                 self._kept.move_to_end(key)
                 return found.names
-        names = sorted(name for name in _all(folder) if not is_hidden(name))
+        names = sorted(name for name in posix.names_in(folder) if not is_hidden(name))
         if time.time() - status.st_mtime > SETTLED_S:
             with self._lock:
                 self._kept[key] = _Index(stamp, names)
@@ -101,15 +102,6 @@ def names_in_order(
         return _sorted_from(indexes.names(folder), start, descending=descending)
     every = chain(first, entries)
     return every if start is None else _after(every, start)
-
-
-def _all(folder: int) -> list[bytes]:
-    # Opened anew: whatever else reads through this descriptor shares its place in the folder.
-    again = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return list(map(os.fsencode, os.listdir(again)))
-    finally:
-        os.close(again)
 
 
 def _scan(folder: int) -> Iterator[bytes]:

@@ -126,6 +126,15 @@ def exists(folder: int, name: bytes) -> bool:
     return True
 
 
+def names_in(folder: int) -> list[bytes]:
+    """Return the names in the open folder `folder`, opened anew: who else reads through it has a place of their own."""
+    again = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return list(map(os.fsencode, os.listdir(again)))
+    finally:
+        os.close(again)
+
+
 def proc_path(descriptor: int, name: bytes | None = None) -> str:
     """Return a path that names what `descriptor` is open on, or `name` inside of it, whatever happens to its names."""
     base = f"/proc/self/fd/{descriptor}"

@@ -18,7 +18,7 @@ from astrocloud.core.database import metadata
 from astrocloud.vospace import acl, posix
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
-from astrocloud.vospace.models import NodePath, Person, is_hidden
+from astrocloud.vospace.models import DEPTH_LIMIT, NodePath, Person, is_hidden
 from astrocloud.vospace.myfiles.entries import entry
 from astrocloud.vospace.scanning import tops
 from astrocloud.vospace.storage import Tree
@@ -138,12 +138,7 @@ def _walk(tree: Tree, top: NodePath) -> Iterator[tuple[bytes, frozenset[_Subject
 
 def _walk_in(folder: int, key: bytes, around: frozenset[_Subject]) -> Iterator[tuple[bytes, frozenset[_Subject]]]:
     try:
-        again = os.open(b".", _FOLDER, dir_fd=folder)
-        try:
-            names = list(map(os.fsencode, os.listdir(again)))
-        finally:
-            os.close(again)
-        for name in names:
+        for name in posix.names_in(folder):
             if is_hidden(name):
                 continue
             with suppress(OSError, ValueError):
@@ -151,7 +146,8 @@ def _walk_in(folder: int, key: bytes, around: frozenset[_Subject]) -> Iterator[t
                 held = subjects(posix.proc_path(folder, name), status)
                 if held - around:
                     yield key + b"/" + name, held - around
-                if stat.S_ISDIR(status.st_mode):
+                # Somebody who nests folders without end is not followed: no path leads there anyway.
+                if stat.S_ISDIR(status.st_mode) and key.count(b"/") < DEPTH_LIMIT:
                     yield from _walk_in(os.open(name, _FOLDER, dir_fd=folder), key + b"/" + name, around | held)
     finally:
         os.close(folder)

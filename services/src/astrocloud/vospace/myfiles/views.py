@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from astrocloud.vospace import acl
+from astrocloud.vospace import acl, posix
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import LINK, NodePath, Person, is_hidden
@@ -183,12 +183,7 @@ def _stamp(folder: int) -> tuple[int, ...]:
 
 def _seen(folder: int, reader: Reader) -> Iterator[tuple[bytes, os.stat_result]]:
     """Yield the names in the open folder that the reader may see, each with its status."""
-    again = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        names = list(map(os.fsencode, os.listdir(again)))
-    finally:
-        os.close(again)
-    for name in names:
+    for name in posix.names_in(folder):
         if is_hidden(name):
             continue
         with suppress(FileNotFoundError, PermissionError):
