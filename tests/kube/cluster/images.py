@@ -1,5 +1,6 @@
 """The images that the cluster itself takes, made here because no public registry can be reached."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -119,13 +120,16 @@ def make(*names: str, prefix: str, tag: str, say: Callable[[str], None]) -> dict
         "IMAGE_FLAGS": " ".join(["--pull-never", "--layers", f"--build-arg=PYTHON_VERSION={PYTHON}", *_trust()]),
     }
     made: dict[str, str] = {}
-    for name in names:
-        say(f"building the image {name}")
-        command = [str(REPOSITORY / "images" / "build"), name]
-        done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ClusterError(f"the image {name} does not build: " + (done.stdout + done.stderr)[-3000:])
-        made[name] = done.stdout.strip().splitlines()[-1]
+    with (CACHE / "building.lock").open("w") as lock:
+        # Builds of two checkouts share layers here, and with chroot isolation this machine's /dev as well.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in names:
+            say(f"building the image {name}")
+            command = [str(REPOSITORY / "images" / "build"), name]
+            done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ClusterError(f"the image {name} does not build: " + (done.stdout + done.stderr)[-3000:])
+            made[name] = done.stdout.strip().splitlines()[-1]
     return made
 
 
