@@ -1,6 +1,7 @@
 """Keeping the process ready that servers of the first environment are forked from."""
 
 import asyncio
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +26,8 @@ async def keep_parent(config: HubConfig) -> None:
         JupyterHub's configuration.
     """
     settings = config.LocalSpawner
-    if not settings.get("fork_servers"):
+    # Only root enters the sandboxes of others.
+    if not settings.get("fork_servers") or os.geteuid() != 0:
         return
     programs = view.programs()
     if programs is None or not await asyncio.to_thread(people_are_kept_apart):
