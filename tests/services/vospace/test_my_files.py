@@ -3,7 +3,9 @@
 import asyncio
 import os
 import struct
+import threading
 import time
+import tracemalloc
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
+from astrocloud.vospace.models import NodePath, Person
+from astrocloud.vospace.myfiles.sampling import Sample, take
+from astrocloud.vospace.myfiles.views import Views, Wish
 from tests.services.vospace.platform import PEOPLE, Answer, Space, running
 from tests.services.vospace.test_resumable import begin, go_on
 
@@ -93,6 +98,29 @@ async def test_sorting_and_searching(space: Space) -> None:
     assert (sorted(names(told)), told["complete"]) == (["A.txt", "Deep-A.txt"], True)
     assert (await get(space, "/list", path="/home/ada", sort="colour")).status == 400
     assert (await get(space, "/search", path="/home/ada")).status == 400
+
+
+async def test_a_search_is_for_people_and_ends_the_one_before_it(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    await space.mkdir("/home/ada")
+    answer = await get(space.as_(None), "/search", path="/home/ada", q="a")
+    assert (answer.status, load(answer)["code"]) == (401, "not-signed-in")
+    begun = threading.Event()
+
+    def search(
+        _self: Views, _person: Person, path: NodePath, _wish: Wish, stop: threading.Event
+    ) -> tuple[list[dict[str, Any]], bool]:
+        if str(path) == "/home/ada":
+            begun.set()
+            assert stop.wait(20)
+        return [], not stop.is_set()
+
+    monkeypatch.setattr(Views, "search", search)
+    first = asyncio.create_task(ask(space, "/search", path="/home/ada", q="a"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    assert (await ask(space.as_("bob"), "/search", path="/project/team", q="a"))["complete"] is True
+    assert not first.done()  # another person's search ends nobody's
+    assert (await ask(space, "/search", path="/project/team", q="a"))["complete"] is True
+    assert (await first)["complete"] is False
 
 
 async def test_listing_tells_nothing_that_the_reader_may_not_know(space: Space) -> None:
@@ -326,6 +354,36 @@ async def test_sample_of_a_large_array_reads_every_so_many_th_number(space: Spac
     for wrong in ({"item": 3}, {"step": 0}, {"width": 10**9}, {"height": 5000, "step": 1}, {"offset": "x"}):
         assert (await get(space, "/sample", **{**query, **wrong})).status == 400, wrong
     assert (await get(space.as_("bob"), "/sample", **query)).status == 403
+
+
+@pytest.mark.parametrize("step", [1, 3, 700, 2500, 20_000, 100_000])
+def test_sample_is_what_the_numbers_are_however_it_is_read(tmp_path: Path, step: int) -> None:
+    width, height, item = min(2048 * step, 120_000), 3, 8
+    whole = os.urandom(width * item * 2 + 4003)  # the file ends in the last row, within a number
+    path = tmp_path / "a"
+    path.write_bytes(b"head" + whole)
+    whole += bytes(width * item * height - len(whole))
+    expected = b"".join(
+        whole[(row * width + column) * item :][:item]
+        for row in range(0, height, step)
+        for column in range(0, width, step)
+    )
+    with path.open("rb") as file:
+        assert take(file.fileno(), Sample(4, item, width, height, step)) == expected
+
+
+@pytest.mark.parametrize("size", [1, 1 << 30])
+def test_sample_takes_little_memory(tmp_path: Path, size: int) -> None:
+    with (tmp_path / "a").open("w+b") as file:
+        file.truncate(size)
+        tracemalloc.start()
+        try:
+            for width, step in ((1 << 26, 1 << 15), (1 << 22, 1 << 11)):
+                found = take(file.fileno(), Sample(0, 8, width, 1, step))
+                assert found == bytes(2048 * 8)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
 
 
 async def test_chosen_entries_come_as_one_zip(space: Space) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from aiohttp import web
 
+from astrocloud.core.errors import RequestError
 from astrocloud.vospace.api import Door, answering, whole
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
@@ -20,6 +22,8 @@ from astrocloud.vospace.quotas import Limits
 COUNTED_S: Final = 300.0
 """How often a home or project that is looked at is counted anew at most, in seconds."""
 _NAMES_LIMIT = 10_000
+_SEARCHES: Final = 4
+"""How many searches run at once."""
 
 
 class BrowseApi:
@@ -52,6 +56,9 @@ class BrowseApi:
         self._recount = recount
         self._counted: dict[NodePath, float] = {}
         self._counting: set[asyncio.Task[bool]] = set()
+        # Threads of their own: a search may take long, and would keep others from their files.
+        self._searchers = ThreadPoolExecutor(_SEARCHES, thread_name_prefix="search")
+        self._searching: dict[str, threading.Event] = {}
         self._door = door
         self._nodes = nodes
         self._views = views
@@ -106,17 +113,25 @@ class BrowseApi:
         return answer(told)
 
     async def _search(self, request: web.Request) -> web.StreamResponse:
-        """Return what has a name like the one asked for."""
+        """Return what has a name like the one asked for; it ends the search that the same person began before."""
         person = await self._door.person(request, write=False)
         path, wish = path_in(request.query.get("path", "")), _wish(request)
         if not wish.match:
             raise invalid_argument("q, a part of the names to look for, is needed")
-        stop = threading.Event()
+        if person.name is None:
+            raise RequestError("not-signed-in")
+        stop, name = threading.Event(), person.name
+        if name in self._searching:
+            self._searching[name].set()
+        self._searching[name] = stop
         try:
-            found, complete = await self._door.run(self._views.search, person, path, wish, stop)
-        except asyncio.CancelledError:
+            found, complete = await asyncio.get_running_loop().run_in_executor(
+                self._searchers, self._views.search, person, path, wish, stop
+            )
+        finally:
             stop.set()
-            raise
+            if self._searching.get(name) is stop:
+                del self._searching[name]
         return answer({"entries": found, "complete": complete})
 
     async def _places(self, request: web.Request) -> web.StreamResponse:
