@@ -350,6 +350,16 @@ class TestEveryAnswer:
             assert [line["status"] for line in lines] == [status]
             assert "hunter2" not in str(events)
 
+    @pytest.mark.parametrize("below", ["", "/folder/a.fits"])
+    async def test_is_logged_without_the_token_of_a_link(
+        self, client: aiohttp.ClientSession, events: list[dict], below: str
+    ):
+        async with client.get(f"/services/vospace/link/abcdefhunter2{below}") as answer:
+            await answer.read()
+        [line] = [event for event in events if event["event"] == "request"]
+        assert line["path"] == f"/services/vospace/link/abcdef…{below}"
+        assert "hunter2" not in str(events)
+
     async def test_is_counted_by_service_method_and_status(self, client: aiohttp.ClientSession):
         for path in (f"{BASE}/health", f"{BASE}/moves", "/services/made-up-by-a-scanner/x"):
             async with client.get(path, allow_redirects=False) as answer:

@@ -48,6 +48,7 @@ FORM_FIELDS: Final = 40
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PREAUTHORISED: Final = re.compile(r"preauth:[^/]*")
+_LINK_TOKEN: Final = re.compile(r"^(/services/vospace/link/[^/]{6})[^/]+")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _CSP: Final = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; "
@@ -188,10 +189,10 @@ def service_of(request: web.Request) -> str:
 def logged_path(request: web.Request) -> str:
     """Return the path of `request` for a log.
 
-    It is without the query, which may carry a code or a state, and without the part of a pre-authorised address that
-    is as good as a sign-in.
+    It is without the query, which may carry a code or a state, and without the part of a pre-authorised address or of
+    a link that is as good as a sign-in; of a link's the beginning is left, to tell links apart.
     """
-    return _PREAUTHORISED.sub("preauth:…", request.path)[:300]
+    return _LINK_TOKEN.sub(r"\1…", _PREAUTHORISED.sub("preauth:…", request.path))[:300]
 
 
 def language_of(request: web.Request) -> str:
