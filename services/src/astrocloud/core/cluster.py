@@ -101,6 +101,8 @@ class Cluster(ClusterBlock):
     """The proxy as other parts reach it."""
     proxy_api: str
     """The proxy's REST API."""
+    proxy_pods: str = ""
+    """The name that stands for the addresses of the proxy's pods themselves, which requests come from."""
     hub: str
     """The hub."""
     services: dict[str, str]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from astrocloud.config import Config, CstcloudPassport, EmbeddedPassport, NoTls, OidcPassport
 from astrocloud.core.database import database_url, open_database, upgrade_database
 from astrocloud.core.layout import PORT_VARIABLE, DataFolder
-from astrocloud.core.runtime import Runtime
+from astrocloud.core.runtime import ClusterRuntime, Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud.passport.accounts import Accounts
 from astrocloud.passport.directory import Directory
@@ -63,6 +63,7 @@ def build_passport(
     from astrocloud.passport.pages_people import PeoplePages
     from astrocloud.passport.pages_sign_in import SignInPages
     from astrocloud.passport.provider import Client, Provider
+    from astrocloud.passport.proxy import ProxyPods
     from astrocloud.passport.reconcile import Hub, Reconciler
     from astrocloud.passport.web import Doors
 
@@ -84,6 +85,9 @@ def build_passport(
     ]
     hub = Hub(api_url=runtime.hub_api_url, token=secrets.get("service-passport"))
     background: list[Callable[[], Awaitable[None]]] = [Reconciler(storage=storage, hub=hub).run]
+    proxy = ProxyPods(runtime.cluster.proxy_pods) if isinstance(runtime, ClusterRuntime) else None
+    if proxy is not None:
+        background.append(proxy.run)
     passport = config.passport
     lifetime_s = passport.session_lifetime_s if isinstance(passport, EmbeddedPassport) else 0
     doors = Doors(
@@ -92,6 +96,7 @@ def build_passport(
         accounts=accounts,
         session_lifetime_s=lifetime_s,
         behind_web_server=config.public_url is not None,
+        proxy=proxy,
     )
     # With another passport these pages answer that accounts are kept elsewhere.
     routes += [*SignInPages(doors=doors).routes(), *AccountPages(doors=doors, people=people).routes()]

@@ -20,6 +20,7 @@ from astrocloud.core.web import language_of, page, parse_parameters, read_form, 
 from astrocloud.passport.accounts import Accounts, Browser, Opened
 from astrocloud.passport.models import Person, Session
 from astrocloud.passport.provider import own_origins
+from astrocloud.passport.proxy import ProxyPods, believed_sender
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -78,6 +79,8 @@ class Doors:
         How long the session cookie is kept, in seconds.
     behind_web_server
         Whether a web server of the operator stands in front of the platform's own proxy.
+    proxy
+        On a cluster, the pods of that proxy; on one machine it connects from this machine.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class Doors:
         accounts: Accounts | None,
         session_lifetime_s: int,
         behind_web_server: bool,
+        proxy: ProxyPods | None = None,
     ) -> None:
+        self._proxy = proxy
         self.slow = SlowLane()
         self._origins = set(own_origins(public_url))
         self._secure = public_url.startswith("https://")
@@ -113,12 +118,16 @@ class Doors:
     def _address(self, request: web.Request) -> str:
         """Return the address of the person's machine: what our own proxies wrote, never what a client may claim."""
         peer = request.remote or ""
+        if self._proxy is not None:
+            # People's pods may reach this one without the proxy: what they say of themselves is not believed.
+            hops = request.headers.get("X-Forwarded-For", "") if peer in self._proxy else ""
+            return believed_sender(hops, behind_web_server=self._behind_web_server) or peer
         if not _is_loopback(peer):
             return peer
-        hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "")[-500:].split(",") if hop.strip()]
+        told = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "")[-500:].split(",") if hop.strip()]
         # Each proxy appends who called it: the last is our proxy's caller, the one before it the web server's.
-        wanted = -2 if self._behind_web_server and len(hops) > 1 else -1
-        found = hops[wanted] if hops else peer
+        wanted = -2 if self._behind_web_server and len(told) > 1 else -1
+        found = told[wanted] if told else peer
         try:
             return str(ipaddress.ip_address(found))
         except ValueError:
