@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from fsspec.asyn import AsyncFileSystem, sync_wrapper
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike, stringify_path, tokenize
+from yarl import URL
 
 from astrocloud_lab.vospace import documents
 from astrocloud_lab.vospace.client import CONNECTION_ERRORS, Body, Client
@@ -50,7 +51,8 @@ class VOSpaceFileSystem(AsyncFileSystem):
         Authority and service in node URIs, ``astrocloud.local~vospace``; taken from addresses that have it.
     token
         A bearer token. Better left out: then it is the variable ``ASTROCLOUD_TOKEN`` or the server's own
-        ``JUPYTERHUB_API_TOKEN``, read at each request, and goes into no pickle.
+        ``JUPYTERHUB_API_TOKEN``, read at each request, and goes into no pickle. Those are sent to the host of
+        ``ASTROCLOUD_VOSPACE_URL`` only; another service gets what is given here, or nothing.
     auto_mkdir
         Whether a file's missing folders are made when it is written.
     retries
@@ -81,9 +83,10 @@ class VOSpaceFileSystem(AsyncFileSystem):
         super().__init__(**kwargs)
         self._authority = (authority or "").replace("!", "~") or None
         self.auto_mkdir = auto_mkdir
+        address = _endpoint(endpoint, self._authority)
         self.client = Client(
-            endpoint=_endpoint(endpoint, self._authority),
-            token=lambda: token or _token(),
+            endpoint=address,
+            token=lambda: token or _token(address),
             retries=retries,
             timeout_s=timeout_s,
         )
@@ -188,7 +191,9 @@ class VOSpaceFileSystem(AsyncFileSystem):
             if fault_of(error) != LINK_FOUND or depth >= _LINK_LIMIT:
                 raise
             inside = await self._behind_link(path)
-            root, found = await self._node(inside, limit=limit, depth=depth + 1)
+            if start is not None:
+                start = documents.quoted(inside) + start.removeprefix(documents.quoted(path))
+            root, found = await self._node(inside, limit=limit, start=start, depth=depth + 1)
             renamed = [{**one, "name": path + one["name"][len(inside) :]} for one in found]
             return {**root, "name": path}, renamed
         if parser.root is None:
@@ -424,7 +429,11 @@ class VOSpaceFileSystem(AsyncFileSystem):
             raise NotADirectoryError(errno.ENOTDIR, "this is no folder", path)
         if found:
             raise OSError(errno.ENOTEMPTY, "the folder is not empty", path)
-        await self._remove_tree(path)
+        # The listing leaves out what its reader may not see: whether the folder is empty is for the service to say.
+        try:
+            await self.client.fetch("DELETE", f"/nodes{documents.quoted(path)}?recursive=false", path=path)
+        except FileExistsError as error:
+            raise OSError(errno.ENOTEMPTY, "the folder is not empty", path) from error
 
     async def _remove_tree(self, path: str) -> None:
         address = f"/nodes{documents.quoted(path)}"
@@ -484,6 +493,11 @@ class VOSpaceFileSystem(AsyncFileSystem):
         except FileExistsError as error:
             if fault_of(error) != EXISTS:
                 raise
+            if (await self._node(path2, limit=0))[0]["type"] == "link":
+                # The link is replaced, never written through: it may lead to the very file that is moved.
+                await self._rm_file(path2)
+                await self._relocate(path1, path2, keep=False)
+                return
             await self._cp_file(path1, path2)
             await self._rm_file(path1)
 
@@ -528,8 +542,19 @@ def _is_authority(text: str) -> bool:
     return "~" in text or "!" in text
 
 
-def _token() -> str | None:
+def _token(endpoint: str) -> str | None:
+    """Return the environment's token, if `endpoint` is at the host that it is for."""
+    origin = _origin(endpoint)
+    if origin is None or origin != _origin(os.environ.get(URL_VARIABLE, "")):
+        return None
     return next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+
+
+def _origin(address: str) -> URL | None:
+    try:
+        return URL(address).origin()
+    except ValueError:
+        return None
 
 
 def _endpoint(given: str | None, authority: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -200,6 +201,28 @@ def test_move(fs, folder):  # noqa: F811
     assert fs.find(folder) == [f"{folder}/new/g", f"{folder}/new/x"]
 
 
+def test_a_file_moved_onto_a_link_to_it_takes_the_links_place(fs, folder):  # noqa: F811
+    fs.pipe(f"{folder}/f", b"hello")
+    posix(f"{folder}/link").symlink_to(f"{folder}/f")
+    own(f"{folder}/link")
+    fs.mv(f"{folder}/f", f"{folder}/link")
+    assert fs.ls(folder, detail=False) == [f"{folder}/link"]
+    assert not posix(f"{folder}/link").is_symlink()
+    assert fs.cat(f"{folder}/link") == b"hello"
+
+
+def test_rmdir_leaves_what_its_caller_cannot_see(fs, folder):  # noqa: F811
+    fs.mkdir(f"{folder}/d")
+    # As what a colleague keeps private in a folder of a group: no listing tells it.
+    kept = posix(f"{folder}/d/.f.astrocloud-0123456789abcdef")
+    kept.write_bytes(b"x")
+    assert fs.ls(f"{folder}/d") == []
+    with pytest.raises(OSError, match="not empty") as caught:
+        fs.rmdir(f"{folder}/d")
+    assert caught.value.errno == errno.ENOTEMPTY
+    assert kept.read_bytes() == b"x"
+
+
 def test_find_and_glob(fs, folder):  # noqa: F811
     fs.pipe({f"{folder}/{name}": b"x" for name in ("a.csv", "b.csv", "c.txt", "d/e.csv", "d/f/g.csv")})
     assert fs.glob(f"{folder}/*.csv") == [f"{folder}/a.csv", f"{folder}/b.csv"]
@@ -234,6 +257,12 @@ def test_a_listing_is_whole_and_comes_in_pages(fs, folder, monkeypatch):  # noqa
             posix(f"{folder}/{number:02d}").touch()
             own(f"{folder}/{number:02d}")
         assert fs.ls(folder, detail=False) == [f"{folder}/{number:02d}" for number in range(count)]
+    # Also below a folder that is a link.
+    fs.pipe({f"{folder}/real/in ner/{number:02d}": b"x" for number in range(15)})
+    posix(f"{folder}/link").symlink_to(f"{folder}/real")
+    own(f"{folder}/link")
+    found = fs.ls(f"{folder}/link/in ner", detail=False)
+    assert found == [f"{folder}/link/in ner/{number:02d}" for number in range(15)]
 
 
 def test_a_file_that_changes_while_it_is_read_is_told(fs, folder):  # noqa: F811
@@ -348,6 +377,22 @@ def test_it_gives_up_with_a_sentence(stubs):
     with pytest.raises(OSError, match="cannot be reached") as caught:
         fs.cat_file("/home/ada/f")
     assert "secret-token" not in str(caught.value)
+
+
+def test_the_environments_token_goes_to_the_platform_only(stubs, monkeypatch):
+    service, other = stubs
+    monkeypatch.setenv("ASTROCLOUD_VOSPACE_URL", f"{service.url}/services/vospace")
+    monkeypatch.setenv("ASTROCLOUD_TOKEN", "mine")
+    assert fsspec.filesystem("vos", skip_instance_cache=True).cat_file("/home/ada/f") == b"hello"
+    assert fsspec.filesystem("vos", endpoint=f"{service.url}/vos").cat_file("/home/ada/f") == b"hello"
+    assert [token for *_, token in service.seen] == ["Bearer mine"] * 2
+    monkeypatch.delenv("ASTROCLOUD_TOKEN")
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "the server's")
+    fsspec.filesystem("vos", endpoint=other.url).cat_file("/home/ada/f")
+    fsspec.filesystem("vos", endpoint=other.url, token="given").cat_file("/home/ada/f")
+    monkeypatch.delenv("ASTROCLOUD_VOSPACE_URL")
+    fsspec.filesystem("vos", endpoint=other.url, retries=0).cat_file("/home/ada/f")
+    assert [token for *_, token in other.seen] == [None, "Bearer given", None]
 
 
 def test_another_host_never_gets_the_token(stubs):

@@ -124,10 +124,13 @@ class NodesApi:
         return replace(wanted, path=path)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
-        """Remove a node, a folder with all that is in it (deleteNode)."""
+        """Remove a node, a folder with all that is in it (deleteNode); by ``recursive=false`` an empty folder only."""
         path = path_of(request, _NODES)
+        recursive = request.query.get("recursive", "true")
+        if recursive not in {"true", "false"}:
+            raise invalid_argument(f"recursive is {recursive[:40]!r}; allowed: true, false")
         person = await self._door.person(request, write=True)
-        await self._door.run(self._nodes.delete, person, path)
+        await self._door.run(self._nodes.delete if recursive == "true" else self._nodes.delete_one, person, path)
         # The standard's text says 204, its examples and the clients' own tests 200.
         return web.Response(status=200)
 
