@@ -120,8 +120,8 @@ def test_a_new_password_ends_the_other_browsers(cast: Cast) -> None:
         pass
 
 
-# The server is the first child of process 1 of its sandbox.
-SERVER: Final = "import os, signal; server = int(open('/proc/1/task/1/children').read().split()[0])\n"
+# A kernel is the child of its server.
+SERVER: Final = "import os, signal; server = int(os.environ['JPY_PARENT_PID'])\n"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,21 @@
 
 import asyncio
 import base64
+import json
 import os
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import aiohttp
+
 from astrocloud.vospace import resuming
 from astrocloud.vospace.partial import Partials
+from astrocloud.vospace.resuming import Resuming
 from astrocloud.vospace.scanning import sweep
+from astrocloud.vospace.uploads import Upload
 from tests.services.vospace.platform import CORE, Answer, Space, digest, running, uri
 from tests.services.vospace.test_files import leftovers
 
@@ -62,12 +69,16 @@ async def test_broken_connection_keeps_what_arrived(space: Space) -> None:
         "Upload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 10\r\n\r\n"
     )
     host, port = space.url.removeprefix("http://").split(":")
-    _reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(head.encode())
     async with asyncio.timeout(10):
-        # Two at once are one too many: it shows that the first is being served.
+        # Two at once are one too many: it shows that the first is being served, or else was refused itself.
         while (await go_on(space, url, 1, b"")).headers.get("Upload-Offset") is not None:
-            await asyncio.sleep(0.01)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.readexactly(1), 0.05)
+                writer.close()
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(head.encode())
     writer.write(b"01234")
     await writer.drain()
     writer.close()
@@ -183,3 +194,52 @@ async def test_sweep_takes_what_died_and_leaves_what_can_be_resumed(space: Space
     finally:
         os.close(home)
     assert os.listdir(space.posix("/home/ada")) == [kept]
+
+
+async def test_sweep_leaves_an_upload_that_began_while_it_walked(space: Space) -> None:
+    await begin(space, "/home/ada/f", 6)
+    [late] = leftovers(space)
+    home = os.open(space.posix("/home/ada"), os.O_RDONLY)
+    try:
+        assert sweep(home, older_than_s=0, resumable=lambda: frozenset({late.encode()})) == 0
+        assert leftovers(space) == [late]
+        assert sweep(home, older_than_s=0) == 1
+    finally:
+        os.close(home)
+
+
+async def test_whole_but_not_put_in_place_it_is_by_an_empty_request(space: Space) -> None:
+    url = (await begin(space, "/home/ada/f", 3, replace="false")).headers["Location"]
+    await space.upload("/home/ada/f", b"of somebody who was faster")
+    assert (await go_on(space, url, 0, b"abc")).status == 412
+    assert await offset_of(space, url) == 3
+    answer = await space("GET", "/api/uploads", headers={"Accept": "application/json"})
+    assert [told["replaces"] for told in json.loads(answer.text)["uploads"]] == [False]
+    assert (await space("DELETE", "/nodes/home/ada/f")).status == 200
+    assert (await go_on(space, url, 3, b"")).status == 204
+    assert space.posix("/home/ada/f").read_bytes() == b"abc"
+
+
+async def test_service_that_ends_closes_no_file_that_is_being_written(tmp_path: Path) -> None:
+    writing, closed, early = threading.Event(), threading.Event(), []
+    append, close = Resuming.append, Upload.close
+
+    def slowly(self: Resuming, *args: object) -> None:
+        writing.set()
+        early.append(closed.wait(3))  # longer than the service lets a request go on at its end
+        append(self, *args)  # type: ignore[arg-type]
+
+    def told(self: Upload) -> None:
+        if writing.is_set():
+            closed.set()
+        close(self)
+
+    with patch.object(Resuming, "append", slowly), patch.object(Upload, "close", told):
+        async with running(tmp_path / "data") as space:
+            url = (await begin(space, "/home/ada/f", 6)).headers["Location"]
+            sending = asyncio.create_task(go_on(space, url, 0, b"abc"))
+            assert await asyncio.to_thread(writing.wait, 10)
+        assert closed.wait(10)
+    assert early == [False]
+    with suppress(aiohttp.ClientError):
+        await sending
