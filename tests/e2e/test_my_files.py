@@ -285,6 +285,50 @@ def test_upload_goes_on_after_the_tab_was_closed(
     assert sent[0] > 0, "it began anew"
 
 
+def test_upload_is_done_when_the_service_says_so_and_not_before(
+    open_browser: Callable[..., Page], felt: dict[str, Path], tmp_path: Path
+) -> None:
+    home = felt["fiona"]
+    write(home, "end/here")
+    big = tmp_path / "big.dat"
+    big.write_bytes(os.urandom(2_000_000))
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/end")
+    taken = home / "end/big.dat"
+
+    def too_late(route: Route) -> None:
+        if not taken.exists():
+            taken.write_bytes(b"a notebook was faster")
+        route.continue_()
+
+    # All bytes come, and then the name is taken: they are not in their place, and nobody is told that they are.
+    page.route("**/uploads/*", too_late, times=1)
+    choose_upload(page, [big])
+    retry = task(page, "big.dat").get_by_role("button", name=said_in("retry"))
+    expect(retry).to_be_visible(timeout=WITHIN_MS)
+    retry.click()
+    expect(retry).to_be_visible(timeout=WITHIN_MS)
+    assert taken.read_bytes() == b"a notebook was faster"
+    taken.unlink()
+    retry.click()
+    expect(row(page, "big.dat")).to_be_visible(timeout=WITHIN_MS)
+    assert taken.read_bytes() == big.read_bytes()
+    # They are in their place, and only the answer is lost: nothing is sent again.
+    other = tmp_path / "other.dat"
+    other.write_bytes(os.urandom(2_000_000))
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.method) if "/vospace/uploads" in r.url else None)
+
+    def loses_the_answer(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/uploads/*", loses_the_answer, times=1)
+    choose_upload(page, [other])
+    expect(task(page, "other.dat")).to_contain_text(said_in("upload-done"), timeout=WITHIN_MS)
+    assert (home / "end/other.dat").read_bytes() == other.read_bytes()
+    assert asked == ["POST", "PATCH", "HEAD"]
+
+
 DROP: Final = """
 async ([files, onto]) => {
   const transfer = new DataTransfer();

@@ -204,6 +204,7 @@ class WorkApi:
             "name": partial.path.shown_name,
             "size": partial.length,
             "offset": offset,
+            "replaces": partial.replaces,
             "until": _time(partial.expires_at),
         }
 

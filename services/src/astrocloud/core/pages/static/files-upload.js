@@ -190,7 +190,8 @@ function send(method, address, headers, body, item, progress) {
     for (const [name, value] of Object.entries({ Accept: "application/json", "X-CSRF-Token": csrf, ...headers })) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => progress?.(event.loaded);
     request.onload = () => {
-      if (request.status < 400 || request.status === 409 && headers["Upload-Offset"] !== undefined) { resolve(request); return; }
+      // A 409 that tells the offset is an answer; any other (busy, a name that is taken) is a refusal.
+      if (request.status < 400 || request.status === 409 && request.getResponseHeader("Upload-Offset") !== null) { resolve(request); return; }
       let document = null;
       try { document = JSON.parse(request.responseText); } catch { /* told by the status */ }
       reject(new Refused(request.status, document, `HTTP ${request.status}`));
@@ -226,8 +227,11 @@ async function putPieces(item) {
       item.offset = Number(told.getResponseHeader("Upload-Offset"));
     } catch (error) {
       if (!(error instanceof Refused) || ![403, 404, 410].includes(error.status)) throw error;
+      // Put in its place, and only the answer was lost? Otherwise it ran out: from the beginning.
+      const there = item.sent && await isThere(item);
       remember((known) => { delete known[mark]; });
-      item.url = null;  // it ran out: from the beginning
+      item.url = null;
+      if (there) { item.offset = item.file.size; return; }
     }
   }
   if (!item.url) {
@@ -239,17 +243,32 @@ async function putPieces(item) {
   }
   item.from = item.offset;
   item.since = performance.now();
-  while (item.offset < item.file.size) {
+  // The answer to a PATCH, and nothing else, says that the file is in its place: where all bytes have come and that
+  // failed, an empty PATCH asks for it once more.
+  for (let placed = false; !placed;) {
     await readable(item);
     const from = item.offset;
     const piece = item.file.slice(from, from + PIECE);
     const headers = { ...TUS, "Upload-Offset": String(from), "Content-Type": "application/offset+octet-stream" };
+    item.sent = from + piece.size === item.file.size;
     const told = await send("PATCH", relative(item.url), headers, piece, item, (loaded) => { item.offset = from + loaded; draw(item); });
     item.offset = Number(told.getResponseHeader("Upload-Offset"));
     item.tries = 0;
+    placed = told.status === 204 && item.offset === item.file.size;
   }
   remember((known) => { delete known[mark]; });
   drop(`left-${relative(item.url)}`);
+}
+
+/** Whether a file of the same size is where `item` is to be. */
+async function isThere(item) {
+  try {
+    const told = await send("HEAD", settings.files + item.path, {}, null, item);
+    return Number(told.getResponseHeader("Content-Length") ?? -1) === item.file.size;
+  } catch (error) {
+    if (error instanceof Refused && error.status === 404) return false;
+    throw error;
+  }
 }
 
 /** The service tells whole addresses; this page's own origin is the one that answers it. */
@@ -349,7 +368,7 @@ export async function showUnfinished() {
       if (!file) return;
       if (fingerprint(left.path, file) !== mark) { show(t("upload-other", { name: file.name, size: size(file.size) }), true); return; }
       drop(key);
-      add([{ key: `up-${sequence += 1}`, file, path: left.path, url: left.url, replaces: true, offset: left.offset, tries: 0, into: parentOf(left.path) }]);
+      add([{ key: `up-${sequence += 1}`, file, path: left.path, url: left.url, replaces: left.replaces, offset: left.offset, tries: 0, into: parentOf(left.path) }]);
     } });
     const pick = () => input.click();
     document.getElementById("fi-tasks").append(input);
