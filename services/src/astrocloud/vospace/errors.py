@@ -39,6 +39,7 @@ NAMES: Final = {
     "files-share-partly": "PermissionDenied",
     "files-view-gone": "InvalidArgument",
     "files-link-gone": "NodeNotFound",
+    "files-trash-unusable": "PermissionDenied",
     "files-no-person": "InvalidArgument",
     "files-no-group": "InvalidArgument",
 }

@@ -16,9 +16,10 @@ from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import CONTAINER, NodePath, Person
 from astrocloud.vospace.myfiles.answers import API, path_in
 from astrocloud.vospace.myfiles.entries import describe
-from astrocloud.vospace.myfiles.links import Link, Links
+from astrocloud.vospace.myfiles.links import Link, Links, check
 from astrocloud.vospace.myfiles.page import policy
 from astrocloud.vospace.myfiles.sampling import Sample, take
+from astrocloud.vospace.opening import OpenFile
 from astrocloud.vospace.packing import archive_response
 from astrocloud.vospace.sending import file_response
 
@@ -99,7 +100,7 @@ class BytesApi:
                     self._nodes.archive(person, path, "zip", send)
 
                 return await archive_response(request, work, name=path.shown_name, form="zip")
-            file = await self._door.run(self._nodes.open, person, path)
+            file = await self._door.run(self._open, person, path, link)
         except Fault as fault:
             if "text/html" not in request.headers.get("Accept", ""):
                 return fault_response(request, fault)
@@ -121,12 +122,11 @@ class BytesApi:
         path = NodePath((*link.path.parts, *NodePath.from_url(below).parts))
 
         def follow() -> NodePath:
+            check(self._nodes, person, link)
             with self._nodes.acting(person, path, acl.READ):
                 there = self._nodes.tree.follow(path)
-            with self._nodes.acting(person, link.path, acl.READ):
-                allowed = self._nodes.tree.follow(link.path)
             # A link inside the folder must not open what is outside of it.
-            if not there.inside(allowed):
+            if not there.inside(link.path):
                 raise Fault("files-link-gone")
             return there
 
@@ -134,6 +134,19 @@ class BytesApi:
             return link, person, await self._door.run(follow)
         except Fault as fault:
             raise Fault("files-link-gone") from fault
+
+    def _open(self, person: Person, path: NodePath, link: Link) -> OpenFile:
+        """Return the file at `path`, open. Raises `Fault` (``files-link-gone``) when the path changed meanwhile."""
+        file = self._nodes.open(person, path)
+        try:
+            # Opening follows links again: one that was put there after the look must not lead anywhere else.
+            if file.path != path:
+                raise Fault("files-link-gone")
+            check(self._nodes, person, link)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     async def _show(
         self, request: web.Request, link: Link, person: Person, path: NodePath, is_folder: bool

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import hmac
+import os
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -12,8 +14,11 @@ from pydantic import SecretStr
 from sqlalchemy import Column, Engine, Float, LargeBinary, Row, String, Table, delete, insert, select
 
 from astrocloud.core.database import metadata
+from astrocloud.vospace import acl
+from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
-from astrocloud.vospace.models import NodePath
+from astrocloud.vospace.identity import can_switch
+from astrocloud.vospace.models import NodePath, Person
 
 EACH_LIMIT: Final = 1000
 """How many links one person may have at once."""
@@ -25,6 +30,8 @@ _table: Final = Table(
     Column("path", LargeBinary(8192), nullable=False),
     Column("created_at", Float(53), nullable=False),
     Column("expires_at", Float(53), nullable=False),
+    # Without the device: its number is another after a reboot, and nothing is renamed from one into another.
+    Column("inode", String(20), nullable=True),
 )
 
 
@@ -38,6 +45,8 @@ class Link:
     path: NodePath
     created_at: float
     expires_at: float
+    inode: str | None = None
+    """What was at the path when it was made; `None`: not known."""
 
 
 class Links:
@@ -60,15 +69,21 @@ class Links:
         self._key = hashlib.sha256(b"vospace-links:" + secret.get_secret_value().encode()).digest()
         self.longest_s = longest_s
 
-    def make(self, owner: str, path: NodePath, *, lifetime_s: float) -> Link:
-        """Return a new link. Raises `Fault` (``InvalidArgument``) for a lifetime or a number that is not allowed."""
+    def make(self, owner: str, path: NodePath, *, lifetime_s: float, status: os.stat_result) -> Link:
+        """Return a new link to `path`, where now is what has `status`.
+
+        Raises
+        ------
+        Fault
+            ``InvalidArgument`` for a lifetime or a number that is not allowed.
+        """
         if not 0 < lifetime_s <= self.longest_s:
             days = f"{self.longest_s / 86400:g}"
             raise invalid_argument(f"a link for {lifetime_s:g} s; allowed: more than 0 s, at most {days} days")
         if len(self.of_owner(owner)) >= EACH_LIMIT:
             raise invalid_argument(f"there are {EACH_LIMIT} links of {owner} already; revoke some")
         now = time.time()
-        link = Link(secrets.token_hex(16), owner, path, now, now + lifetime_s)
+        link = Link(secrets.token_hex(16), owner, path, now, now + lifetime_s, str(status.st_ino))
         with self._engine.begin() as connection:
             connection.execute(delete(_table).where(_table.c.expires_at <= now))
             connection.execute(insert(_table).values(**{**vars(link), "path": b"/".join(path.parts)}))
@@ -105,6 +120,44 @@ class Links:
     def _mark(self, link_id: str) -> str:
         mark = hmac.new(self._key, link_id.encode("utf-8", "replace"), hashlib.sha256).digest()[:15]
         return base64.urlsafe_b64encode(mark).decode()
+
+
+def check(nodes: Nodes, person: Person, link: Link) -> None:
+    """Refuse what is not what `person`, its owner, made `link` for; to be asked before and after it is opened.
+
+    Whoever may rename a folder on the way could put another thing of the owner's there, and would read it with the
+    owner's permissions. So a symbolic link is never passed, and another thing is only taken for the same, written
+    anew, when the owner alone can have put it there, or when it is a file that those who could may read anyway.
+
+    Raises
+    ------
+    Fault
+        ``files-link-gone``, and what the path itself is refused for.
+    """
+    with nodes.acting(person, link.path, acl.READ):
+        # Opened without passing any symbolic link, and one itself is neither a file nor a folder.
+        with nodes.tree.node(link.path) as descriptor:
+            status = os.fstat(descriptor)
+        is_file = stat.S_ISREG(status.st_mode)
+        if can_switch() and status.st_uid != person.identity.uid:
+            raise Fault("files-link-gone")
+        if not is_file and not stat.S_ISDIR(status.st_mode):
+            raise Fault("files-link-gone")
+        same = link.inode is not None and link.inode == str(status.st_ino)
+        group_reads = is_file and bool(status.st_mode & stat.S_IRGRP)
+        if not same and not group_reads and not _only_owner_renames(nodes, person, link.path):
+            raise Fault("files-link-gone")
+
+
+def _only_owner_renames(nodes: Nodes, person: Person, path: NodePath) -> bool:
+    """Whether nobody but `person` (and the platform) can give another thing the place `path`."""
+    for depth in range(2, len(path.parts)):
+        with nodes.tree.node(NodePath(path.parts[:depth])) as descriptor:
+            status = os.fstat(descriptor)
+        # With an access control list the group's bits are its mask.
+        if status.st_uid not in {0, person.identity.uid} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return False
+    return True
 
 
 def _link(row: Row[tuple[object, ...]]) -> Link:

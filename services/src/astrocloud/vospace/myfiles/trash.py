@@ -2,10 +2,12 @@
 
 A person's is ``.trash`` in their home, a project's ``.trash/NAME`` in its folder, each for that person alone; so what
 is in it counts for the same quota as before, and nobody sees in it what they could not see before. Where a thing came
-from is kept in the database; without that it can still be restored, to the top of the home or project.
+from is kept in the database; without that it can still be restored, to the top of the home or project, and it is never
+swept: the platform only removes what it moved there itself.
 """
 
 import asyncio
+import errno
 import os
 import stat
 import time
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import Column, Engine, Float, LargeBinary, Table, delete, insert, select
+from sqlalchemy import Column, Engine, Float, LargeBinary, String, Table, delete, insert, select
 
 from astrocloud.core.database import metadata
 from astrocloud.vospace import acl, posix
@@ -23,6 +25,7 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import CONTAINER, NodePath, NodeRequest, Person, is_hidden
 from astrocloud.vospace.myfiles.entries import free_name, kind_of
+from astrocloud.vospace.storage import empty_and_remove, hidden_name, refusal
 
 NAME: Final = b".trash"
 SWEEP_S: Final = 3600.0
@@ -35,7 +38,12 @@ _table: Final = Table(
     Column("place", LargeBinary(8192), primary_key=True),
     Column("origin", LargeBinary(8192), nullable=False),
     Column("deleted_at", Float(53), nullable=False),
+    # Without the device: its number is another after a reboot, and a trash is on one file system.
+    Column("inode", String(20), nullable=True),
 )
+_PROJECT_MODE: Final = 0o3770
+"""Sticky: members cannot put anything in the place of each other's."""
+_UNUSABLE: Final = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM})
 _log = structlog.get_logger()
 
 
@@ -49,6 +57,19 @@ class Thrown:
     """Where it was."""
     deleted_at: float
     status: os.stat_result
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What is known of one thing in the trash."""
+
+    origin: NodePath
+    deleted_at: float
+    inode: str | None
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether it is about the thing with `status`, not about another that has its name by now."""
+        return self.inode == str(status.st_ino)
 
 
 class Trash:
@@ -90,10 +111,13 @@ class Trash:
             raise Fault("vospace-permission-denied", uri=str(path))
         folder = self._folder_for(person, path)
         place = self._nodes.move(person, path, free_name(self._nodes, person, folder / path.name))
+        with self._nodes.acting(person, place, acl.READ), self._nodes.tree.node(place) as descriptor:
+            inode = str(os.fstat(descriptor).st_ino)
         with self._engine.begin() as connection:
             key = _key(place)
             connection.execute(delete(_table).where(_table.c.place == key))
-            connection.execute(insert(_table).values(place=key, origin=_key(path), deleted_at=time.time()))
+            row = {"place": key, "origin": _key(path), "deleted_at": time.time(), "inode": inode}
+            connection.execute(insert(_table).values(row))
         return place
 
     def restore(self, person: Person, place: NodePath) -> NodePath:
@@ -108,7 +132,7 @@ class Trash:
         """
         if place.parent not in self.folders(person):
             raise Fault("vospace-node-not-found", uri=str(place))
-        origin = self._origin(place)
+        origin = self._origin(person, place)
         self._make_again(person, origin.parent)
         target = self._nodes.move(person, place, free_name(self._nodes, person, origin))
         self._forget(place)
@@ -133,6 +157,8 @@ class Trash:
                 self._nodes.acting(person, folder, acl.READ | acl.PASS),
                 self._nodes.tree.folder(folder) as open_folder,
             ):
+                if self._as_root and os.fstat(open_folder).st_uid != person.identity.uid:
+                    return
                 names = [name for name in map(os.fsencode, os.listdir(open_folder)) if not is_hidden(name)]
                 there = {}
                 for name in names:
@@ -143,19 +169,23 @@ class Trash:
         known = self._rows(folder)
         for name, status in there.items():
             place = folder / name
-            origin, at = known.get(_key(place), (None, status.st_ctime))
-            yield Thrown(place, origin or _without_trash(place), at, status)
+            row = known.get(_key(place))
+            if row is not None and row.is_of(status):
+                yield Thrown(place, row.origin, row.deleted_at, status)
+            else:
+                yield Thrown(place, _without_trash(place), status.st_ctime, status)
 
-    def _rows(self, folder: NodePath) -> dict[bytes, tuple[NodePath, float]]:
+    def _rows(self, folder: NodePath) -> dict[bytes, _Row]:
         begins = _key(folder) + b"/"
         query = select(_table).where(_table.c.place >= begins, _table.c.place < begins + b"\xff" * 8)
         with self._engine.begin() as connection:
-            return {row[0]: (_path(row[1]), row[2]) for row in connection.execute(query)}
+            return {row.place: _Row(_path(row.origin), row.deleted_at, row.inode) for row in connection.execute(query)}
 
-    def _origin(self, place: NodePath) -> NodePath:
-        with self._engine.begin() as connection:
-            row = connection.execute(select(_table.c.origin).where(_table.c.place == _key(place))).first()
-        return _path(row[0]) if row is not None else _without_trash(place)
+    def _origin(self, person: Person, place: NodePath) -> NodePath:
+        with self._nodes.acting(person, place, acl.READ), self._nodes.tree.node(place) as descriptor:
+            status = os.fstat(descriptor)
+        row = self._rows(place.parent).get(_key(place))
+        return row.origin if row is not None and row.is_of(status) else _without_trash(place)
 
     def _forget(self, place: NodePath) -> None:
         with self._engine.begin() as connection:
@@ -175,31 +205,69 @@ class Trash:
         if group and group.decode("utf-8", "replace") in person.groups:
             return self._project_trash(person, NodePath((b"project", group)), own)
         with self._nodes.acting(person, home, acl.WRITE), self._nodes.tree.folder(home) as folder:
-            _make_private(folder, NAME)
+            _make_private(folder, home / NAME, person.identity.uid if self._as_root else None)
         return home / NAME
 
     def _project_trash(self, person: Person, project: NodePath, own: bytes) -> NodePath:
-        # Made by the platform, and sticky: members cannot put anything in the place of each other's.
+        identity = person.identity
         self._nodes.tree.open()
         with self._nodes.tree.folder(project) as folder:
-            _make(folder, NAME, 0o3770 if self._as_root else 0o2770)
-            shared = os.open(NAME, _FOLDER, dir_fd=folder)
+            shared = self._made(folder, project / NAME, (0, os.fstat(folder).st_gid), _PROJECT_MODE)
             try:
-                if self._as_root:
-                    os.fchown(shared, 0, os.fstat(folder).st_gid)
-                    os.fchmod(shared, 0o3770)
-                if _make(shared, own, 0o700) and self._as_root:
-                    inner = os.open(own, _FOLDER, dir_fd=shared)
-                    try:
-                        os.fchown(inner, person.identity.uid, person.identity.gid)
-                        os.fchmod(inner, 0o700)
-                    finally:
-                        os.close(inner)
-            except OSError as err:
-                raise self._nodes.tree.refusal(err, project / NAME) from err
+                os.close(self._made(shared, project / NAME / own, (identity.uid, identity.gid), 0o700))
             finally:
                 os.close(shared)
         return project / NAME / own
+
+    def _made(self, folder: int, path: NodePath, owner: tuple[int, int], mode: int) -> int:
+        """Return a descriptor of `path` in the open folder `folder`, made as the platform where it is missing.
+
+        Members may write around it. So it is made under a name of its own, given away while it is open, and looked at
+        again under its name like one that was there before, which is never given to anybody.
+
+        Raises
+        ------
+        Fault
+            ``files-trash-unusable`` for anything else that has the name.
+        """
+        try:
+            try:
+                inner = os.open(path.name, _FOLDER, dir_fd=folder)
+            except FileNotFoundError:
+                self._make(folder, path.name, owner, mode)
+                inner = os.open(path.name, _FOLDER, dir_fd=folder)
+        except OSError as err:
+            raise _refusal(err, path) from err
+        try:
+            if self._as_root and not is_private(inner, owner[0], mode):
+                raise Fault("files-trash-unusable", path=str(path))
+        except BaseException:
+            os.close(inner)
+            raise
+        return inner
+
+    def _make(self, folder: int, name: bytes, owner: tuple[int, int], mode: int) -> None:
+        hidden = hidden_name(name)
+        os.mkdir(hidden, 0o700, dir_fd=folder)
+        try:
+            inner = os.open(hidden, _FOLDER, dir_fd=folder)
+            try:
+                # Still ours? Members may rename in a project.
+                if os.fstat(inner).st_uid != os.geteuid() or posix.names_in(inner):
+                    raise PermissionError(errno.EPERM, "another folder has the name")
+                for kind in (acl.ACCESS, acl.DEFAULT):  # what the project's own list gave it
+                    with suppress(OSError):
+                        os.removexattr(posix.proc_path(inner), kind)
+                if self._as_root:
+                    os.fchown(inner, *owner)
+                os.fchmod(inner, mode if self._as_root else mode & 0o2777)
+            finally:
+                os.close(inner)
+            with suppress(FileExistsError):  # somebody was faster
+                posix.rename_new(hidden, folder, name, folder)
+        finally:
+            with suppress(OSError):
+                os.rmdir(hidden, dir_fd=folder)
 
     # Sweeping
 
@@ -221,15 +289,65 @@ class Trash:
             if top.parts[0] == b"project":
                 folders = [top / NAME / name for name in self._names(top / NAME)]
             for folder in folders:
-                known = self._rows(folder)
-                for name in self._names(folder):
-                    place = folder / name
-                    at = known[_key(place)][1] if _key(place) in known else self._changed_at(place)
-                    if at < before:
-                        self._nodes.purge(place)
-                        self._forget(place)
-                        count += 1
+                try:
+                    count += self._sweep(folder, before)
+                except (Fault, OSError) as err:  # the others' go all the same
+                    _log.warning("trash-not-swept", folder=str(folder), error=type(err).__name__)
         return count
+
+    def _sweep(self, folder: NodePath, before: float) -> int:
+        """Remove from the trash `folder` what was put there before `before`; nothing that the platform did not put."""
+        rows = self._rows(folder)
+        if not rows:
+            return 0
+        count = 0
+        with self._nodes.tree.folder(folder) as descriptor:
+            if self._as_root and not self._is_ours(folder, descriptor):
+                _log.warning("trash-unusable", folder=str(folder))
+                return 0
+            for key, row in rows.items():
+                place = _path(key)
+                try:
+                    status = os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)
+                    if row.is_of(status) and row.deleted_at < before:
+                        self._purge(descriptor, place, row)
+                        count += 1
+                        self._forget(place)
+                except FileNotFoundError:
+                    self._forget(place)
+                except (Fault, OSError) as err:
+                    _log.warning("trash-not-swept", place=str(place), error=type(err).__name__)
+        return count
+
+    def _is_ours(self, folder: NodePath, descriptor: int) -> bool:
+        """Whether the open `folder` is a trash as it is made here."""
+        if folder.parts[0] == b"home":
+            with self._nodes.tree.node(folder.parent) as home:
+                return is_private(descriptor, os.fstat(home).st_uid, 0o700)
+        with self._nodes.tree.folder(folder.parent) as shared:
+            around = is_private(shared, 0, _PROJECT_MODE)
+        return around and is_private(descriptor, os.fstat(descriptor).st_uid, 0o700)
+
+    def _purge(self, folder: int, place: NodePath, row: _Row) -> None:
+        """Remove what `row` is about from the open `folder`. Raises `OSError` when that is not there."""
+        hidden = hidden_name(place.name)
+        with self._nodes.busy(place):
+            # Out of sight first: what is looked at then is what is removed.
+            os.rename(place.name, hidden, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                status = os.stat(hidden, dir_fd=folder, follow_symlinks=False)
+                if not row.is_of(status):
+                    raise FileExistsError(errno.EEXIST, "another thing has the name")
+                if stat.S_ISDIR(status.st_mode):
+                    size, files = empty_and_remove(folder, hidden)
+                else:
+                    os.unlink(hidden, dir_fd=folder)
+                    size, files = (status.st_size if stat.S_ISREG(status.st_mode) else 0), 1
+            except OSError:
+                with suppress(OSError):
+                    posix.rename_new(hidden, folder, place.name, folder)
+                raise
+            self._nodes.charge(place, size=-size, files=-files)
 
     def _tops(self) -> list[NodePath]:
         return [NodePath((outer, name)) for outer in (b"home", b"project") for name in self._names(NodePath((outer,)))]
@@ -237,41 +355,44 @@ class Trash:
     def _names(self, folder: NodePath) -> list[bytes]:
         try:
             with self._nodes.tree.folder(folder) as descriptor:
-                return [name for name in map(os.fsencode, os.listdir(descriptor)) if not is_hidden(name)]
-        except Fault:
+                return [name for name in posix.names_in(descriptor) if not is_hidden(name)]
+        except (Fault, OSError):
             return []
 
-    def _changed_at(self, place: NodePath) -> float:
-        try:
-            with self._nodes.tree.node(place) as descriptor:
-                return os.fstat(descriptor).st_ctime
-        except Fault:
-            return time.time()
 
-
-def _make(folder: int, name: bytes, mode: int) -> bool:
-    """Make the folder `name`, if need be; return whether it was made."""
-    try:
-        os.mkdir(name, mode, dir_fd=folder)
-    except FileExistsError:
+def is_private(folder: int, uid: int, mode: int) -> bool:
+    """Whether the open folder belongs to `uid` and has exactly `mode`, with no access control list besides."""
+    status = os.fstat(folder)
+    place = posix.proc_path(folder)
+    if status.st_uid != uid or stat.S_IMODE(status.st_mode) != mode or acl.read(place, default=True) is not None:
         return False
-    return True
+    # Without bits for the group the kernel does not look at the list.
+    return not status.st_mode & stat.S_IRWXG or acl.read(place) is None
 
 
-def _make_private(folder: int, name: bytes) -> None:
-    """Make the folder `name` for its owner alone, whatever the folder around it lets people do."""
+def _refusal(err: OSError, path: NodePath) -> Fault:
+    return Fault("files-trash-unusable", path=str(path)) if err.errno in _UNUSABLE else refusal(err, path)
+
+
+def _make_private(folder: int, path: NodePath, uid: int | None) -> None:
+    """Make the folder `path` for its owner `uid` alone, whatever the folder around it lets people do."""
     try:
-        _make(folder, name, 0o700)
-        inner = os.open(name, _FOLDER, dir_fd=folder)
+        with suppress(FileExistsError):
+            os.mkdir(path.name, 0o700, dir_fd=folder)
+        inner = os.open(path.name, _FOLDER, dir_fd=folder)
         try:
-            if stat.S_IMODE(os.fstat(inner).st_mode) & 0o077:
+            status = os.fstat(inner)
+            if uid is not None and status.st_uid != uid:
+                raise PermissionError(errno.EPERM, "somebody else's")
+            for kind in (acl.ACCESS, acl.DEFAULT):
                 with suppress(OSError):
-                    os.removexattr(posix.proc_path(inner), acl.ACCESS)
+                    os.removexattr(posix.proc_path(inner), kind)
+            if stat.S_IMODE(status.st_mode) != 0o700:
                 os.fchmod(inner, 0o700)
         finally:
             os.close(inner)
     except OSError as err:
-        raise Fault("vospace-permission-denied", uri=name.decode()) from err
+        raise _refusal(err, path) from err
 
 
 def _key(path: NodePath) -> bytes:

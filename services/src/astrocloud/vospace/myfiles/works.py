@@ -1,12 +1,13 @@
 """Work on many files at a person's request: copy, move, delete, restore, share; with progress, and a way to end it."""
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocloud.core.errors import RequestError
-from astrocloud.vospace import walking
+from astrocloud.vospace import acl, walking
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import NodePath, NodeRequest, Person
@@ -136,16 +137,49 @@ class Works:
             return None
         if task.conflict == "keep" or path.inside(target):
             return free_name(self._nodes, person, target)
-        self._trash.put(person, target)
         return target
 
     def _copy(self, person: Person, task: Task, path: NodePath) -> NodePath | None:
-        target = self._place(person, task, path)
-        return None if target is None else self._nodes.copy(person, path, target, tell=task.tell)
+        def bring(place: NodePath) -> NodePath:
+            return self._nodes.copy(person, path, place, tell=task.tell)
+
+        return self._bring(person, task, path, bring, lambda place: self._nodes.delete(person, place))
 
     def _move(self, person: Person, task: Task, path: NodePath) -> NodePath | None:
+        def bring(place: NodePath) -> NodePath:
+            return self._nodes.move(person, path, place)
+
+        return self._bring(person, task, path, bring, lambda place: self._nodes.move(person, place, path))
+
+    def _bring(
+        self,
+        person: Person,
+        task: Task,
+        path: NodePath,
+        bring: Callable[[NodePath], NodePath],
+        undo: Callable[[NodePath], object],
+    ) -> NodePath | None:
+        """Bring `path` to where it goes; what has the name there goes to the trash once all of the new one is there."""
         target = self._place(person, task, path)
-        return None if target is None else self._nodes.move(person, path, target)
+        if target is None:
+            return None
+        if task.conflict != "replace" or not exists(self._nodes, person, target):
+            return bring(target)
+        # No name of the kind that is swept: it may be all that there is of what is moved.
+        beside = bring(target.parent / (b"." + target.name[:200] + b".replacing-" + secrets.token_hex(8).encode()))
+        thrown: NodePath | None = None
+        try:
+            thrown = self._trash.put(person, target)
+            with self._nodes.acting(person, target, acl.WRITE):
+                self._nodes.tree.rename(beside, target)
+        except BaseException:
+            try:
+                if thrown is not None:
+                    self._trash.restore(person, thrown)
+            finally:
+                undo(beside)
+            raise
+        return target
 
     def _delete(self, person: Person, _task: Task, path: NodePath) -> None:
         self._nodes.delete(person, path)

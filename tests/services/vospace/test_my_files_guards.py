@@ -1,0 +1,211 @@
+"""What members of a project, who may rename and make things in it, cannot make My files do for them."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astrocloud.vospace import acl
+from tests.services.vospace.platform import PEOPLE, TEAM, Space, running
+from tests.services.vospace.test_my_files import JSON, ask, load, post, work
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="people have user ids of their own only where root runs it")
+
+
+def trash_of(space: Space) -> Any:
+    assert space.service is not None
+    return next(each.__self__ for each in space.service.background if each.__qualname__ == "Trash.keep_sweeping")
+
+
+async def sweep(space: Space) -> int:
+    count: int = await asyncio.to_thread(trash_of(space).sweep, time.time() + 1)
+    return count
+
+
+async def link_to(space: Space, path: str) -> str:
+    answer = await post(space, "/links", path=path, hours=1)
+    assert answer.status == 201, answer.text
+    url: str = load(answer)["url"]
+    return url
+
+
+async def home_and_project(space: Space) -> None:
+    await space.mkdir("/home/ada")
+    await space.as_("bob").mkdir("/home/bob")
+
+
+async def test_public_link_is_not_repointed_through_a_symlink(space: Space) -> None:
+    await home_and_project(space)
+    space.write("/home/ada/a.txt", b"secret", mode=0o600)
+    space.make("/project/team/out")
+    space.write("/project/team/out/a.txt", b"for all")
+    folder, file = await link_to(space, "/project/team/out"), await link_to(space, "/project/team/out/a.txt")
+    anybody = space.as_(None)
+    assert (await anybody.get(f"{folder}/a.txt?get")).body == b"for all"
+    assert (await anybody.get(f"{file}?get")).body == b"for all"
+    space.posix("/project/team/out").rename(space.posix("/project/team/aside"))
+    space.posix("/project/team/out").symlink_to("/home/ada")
+    for address in (f"{folder}/a.txt?get", f"{folder}?get", folder, f"{file}?get", file):
+        assert (await anybody.get(address, headers=JSON)).status == 404, address
+    space.posix("/project/team/out").unlink()
+    space.posix("/project/team/aside").rename(space.posix("/project/team/out"))
+    assert (await anybody.get(f"{folder}/a.txt?get")).body == b"for all"
+
+
+async def test_public_link_does_not_open_another_thing_that_members_put_there(space: Space) -> None:
+    await home_and_project(space)
+    for name in ("out", "private"):
+        space.make(f"/project/team/{name}", mode=0o700)
+        space.write(f"/project/team/{name}/a.txt", name.encode(), mode=0o600)
+    space.write("/project/team/b.txt", b"for all", mode=0o640)
+    space.write("/project/team/c.txt", b"private", mode=0o600)
+    folder, file = await link_to(space, "/project/team/out"), await link_to(space, "/project/team/b.txt")
+    for old, new in (("private", "out"), ("c.txt", "b.txt")):
+        space.posix(f"/project/team/{new}").rename(space.posix(f"/project/team/{new}-aside"))
+        space.posix(f"/project/team/{old}").rename(space.posix(f"/project/team/{new}"))
+    for address in (f"{folder}/a.txt?get", f"{folder}?get", f"{file}?get"):
+        assert (await space.as_(None).get(address)).status == 404, address
+
+
+async def test_public_link_stays_when_its_owner_writes_the_thing_anew(space: Space) -> None:
+    await home_and_project(space)
+    space.posix("/home/ada").chmod(0o700)
+    space.make("/home/ada/out")
+    space.write("/home/ada/out/a.txt", b"1", mode=0o600)
+    await space.upload("/project/team/b.txt", b"1")
+    links = [await link_to(space, path) for path in ("/home/ada/out/a.txt", "/project/team/b.txt", "/home/ada/out")]
+    assert (await space.upload("/home/ada/out/a.txt", b"2")).status in {200, 201}
+    assert (await space.upload("/project/team/b.txt", b"2")).status in {200, 201}
+    for link in links[:2]:
+        assert (await space.as_(None).get(f"{link}?get")).body == b"2"
+    space.posix("/home/ada/out").rename(space.posix("/home/ada/old"))
+    space.make("/home/ada/out")
+    space.write("/home/ada/out/a.txt", b"3", mode=0o600)
+    assert (await space.as_(None).get(f"{links[2]}/a.txt?get")).body == b"3"
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "symlink", "roots", "list", "inner"])
+async def test_project_trash_that_the_platform_did_not_make_is_not_used(space: Space, what: str) -> None:
+    await home_and_project(space)
+    space.write("/project/team/x", b"1", mode=0o660)
+    planted = space.posix("/project/team/.trash")
+    if what == "folder":
+        space.make("/project/team/.trash", who="bob", mode=0o770)
+    elif what == "file":
+        space.write("/project/team/.trash", who="bob")
+    elif what == "symlink":
+        planted.symlink_to("/home/ada")
+    elif what == "roots":
+        planted.mkdir(mode=0o700)
+    elif what == "list":
+        planted.mkdir()
+        os.chown(planted, 0, TEAM)
+        planted.chmod(0o3770)
+        os.setxattr(planted, acl.ACCESS, acl.Acl(7, 7, 0, {20002: 7}).encode())
+    else:
+        space.write("/project/team/y", who="bob", mode=0o660)
+        await work(space.as_("bob"), "trash", paths=["/project/team/y"])
+        space.make("/project/team/.trash/ada", who="bob", mode=0o777)
+        planted = planted / "ada"
+    before = planted.lstat()
+    told = await work(space, "trash", paths=["/project/team/x"])
+    assert [each["code"] for each in told["problems"]] == ["files-trash-unusable"]
+    assert space.posix("/project/team/x").read_bytes() == b"1"
+    after = planted.lstat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+async def test_project_trash_is_made_with_its_owners(space: Space) -> None:
+    await home_and_project(space)
+    os.setxattr(space.posix("/project/team"), acl.DEFAULT, acl.Acl(7, 7, 0, {20002: 7}).encode())
+    for who in ("ada", "bob"):
+        for name in ("x", "y"):
+            space.write(f"/project/team/{name}", who=who, mode=0o660)
+            assert (await work(space.as_(who), "trash", paths=[f"/project/team/{name}"]))["done"] == 1
+    shared = space.posix("/project/team/.trash")
+    assert (shared.stat().st_uid, shared.stat().st_gid, shared.stat().st_mode & 0o7777) == (0, TEAM, 0o3770)
+    for who in ("ada", "bob"):
+        own = (shared / who).stat()
+        assert (own.st_uid, own.st_mode & 0o7777) == (PEOPLE[who].identity.uid, 0o700)
+    assert sorted(os.listdir(shared)) == ["ada", "bob"]
+
+
+async def test_sweep_removes_only_what_was_put_there_by_the_platform(space: Space) -> None:
+    await home_and_project(space)
+    for path in ("/home/ada/a", "/home/ada/b", "/home/ada/c", "/project/team/p", "/home/ada/open"):
+        space.write(path, b"old", mode=0o660)
+        assert (await work(space, "trash", paths=[path]))["done"] == 1
+    space.write("/home/ada/.trash/own", b"ada's own")
+    space.write("/home/ada/new", b"another")
+    os.rename(space.posix("/home/ada/new"), space.posix("/home/ada/.trash/b"))
+    os.unlink(space.posix("/home/ada/.trash/c"))
+    listed = {each["name"]: each["origin"] for each in (await ask(space, "/trash"))["entries"]}
+    assert listed["a"] == "/home/ada/a"
+    assert await sweep(space) == 3
+    left = sorted(path.name for path in space.posix("/home/ada/.trash").iterdir())
+    assert left == ["b", "own"]
+    assert list(space.posix("/project/team/.trash/ada").iterdir()) == []
+    assert await sweep(space) == 0
+
+
+async def test_sweep_leaves_a_folder_alone_that_is_no_trash_and_goes_on(space: Space) -> None:
+    await home_and_project(space)
+    space.write("/project/team/p", who="bob", mode=0o660)
+    await work(space.as_("bob"), "trash", paths=["/project/team/p"])
+    space.write("/home/ada/a")
+    await work(space, "trash", paths=["/home/ada/a"])
+    space.write("/home/bob/b", who="bob")
+    await work(space.as_("bob"), "trash", paths=["/home/bob/b"])
+    space.posix("/home/ada/.trash").chmod(0o755)
+    space.posix("/project/team/.trash").chmod(0o777)
+    assert await sweep(space) == 1
+    assert space.posix("/home/ada/.trash/a").exists()
+    assert space.posix("/project/team/.trash/bob/p").exists()
+    assert not space.posix("/home/bob/.trash/b").exists()
+
+
+async def test_another_thing_in_the_trash_is_not_restored_to_where_the_old_one_was(space: Space) -> None:
+    await home_and_project(space)
+    space.make("/home/ada/n")
+    space.write("/home/ada/n/a.txt", b"1")
+    await work(space, "trash", paths=["/home/ada/n/a.txt"])
+    space.write("/home/ada/other", b"2")
+    os.rename(space.posix("/home/ada/other"), space.posix("/home/ada/.trash/a.txt"))
+    [entry] = (await ask(space, "/trash"))["entries"]
+    assert entry["origin"] == "/home/ada/a.txt"
+    told = await work(space, "restore", paths=["/home/ada/.trash/a.txt"])
+    assert told["results"] == ["/home/ada/a.txt"]
+
+
+@pytest.mark.parametrize("days", [0, 30])
+async def test_replaced_thing_stays_when_the_new_one_cannot_be_brought(tmp_path: Path, days: int) -> None:
+    async with running(tmp_path / "data", {"vospace": {"trash_days": days}}) as space:
+        await home_and_project(space)
+        for name in ("from", "to"):
+            space.make(f"/home/ada/{name}")
+            space.make(f"/home/ada/{name}/d")
+            space.write(f"/home/ada/{name}/d/a.txt", name.encode())
+        space.write("/home/ada/from/d/secret", who="bob", mode=0o600)
+        to = space.posix("/home/ada/to")
+        told = await work(space, "copy", paths=["/home/ada/from/d"], target="/home/ada/to", conflict="replace")
+        assert told["failed"] == 1
+        assert ([p.name for p in to.iterdir()], (to / "d/a.txt").read_bytes()) == (["d"], b"to")
+        assert (await ask(space, "/trash"))["entries"] == []
+        space.posix("/home/ada/from/d/secret").unlink()
+        # The old one cannot go: what was to come is back where it was.
+        locked = await space.set("/home/ada/to/d", {"ivo://cadc.nrc.ca/vospace/core#islocked": "true"}, "ContainerNode")
+        assert locked.status == 200
+        for what in ("copy", "move"):
+            told = await work(space, what, paths=["/home/ada/from/d"], target="/home/ada/to", conflict="replace")
+            assert [each["code"] for each in told["problems"]] == ["vospace-node-locked"]
+            assert ([p.name for p in to.iterdir()], (to / "d/a.txt").read_bytes()) == (["d"], b"to")
+            assert space.posix("/home/ada/from/d/a.txt").read_bytes() == b"from"
+        await space.set("/home/ada/to/d", {"ivo://cadc.nrc.ca/vospace/core#islocked": None}, "ContainerNode")
+        for what in ("copy", "move"):
+            told = await work(space, what, paths=["/home/ada/from/d"], target="/home/ada/to", conflict="replace")
+            assert (told["done"], told["results"]) == (1, ["/home/ada/to/d"])
+            assert ([p.name for p in to.iterdir()], (to / "d/a.txt").read_bytes()) == (["d"], b"from")
+        assert len((await ask(space, "/trash"))["entries"]) == (2 if days else 0)
