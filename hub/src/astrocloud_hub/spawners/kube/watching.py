@@ -106,11 +106,19 @@ class PodWatch:
     async def _list(self) -> str:
         # From the API's cache: it may be some milliseconds old, and the watch goes on from there.
         found = await self._api.get("/api/v1/pods", labelSelector=self._selector, resourceVersion="0")
-        there = {_name(pod): _plain(pod) for pod in found["items"]}
+        there = _by_name(found)
+        if set(self._pods) - set(there):
+            # That API server's cache may be older than what another's watch told: without a version it is asked for
+            # what is, and no healthy server ends for a list that is behind.
+            found = await self._api.get("/api/v1/pods", labelSelector=self._selector)
+            there = _by_name(found)
         for name in set(self._pods) - set(there):
             self._take(name, None)
         for name, pod in there.items():
             known = self._pods.get(name)
+            if known is not None and known["metadata"]["uid"] != pod["metadata"]["uid"]:
+                self._take(name, None)
+                known = None
             if known is None or known["metadata"]["resourceVersion"] != pod["metadata"]["resourceVersion"]:
                 self._take(name, pod)
         self.seen_at = time.monotonic()
@@ -149,6 +157,10 @@ class PodWatch:
         listener = self._listeners.get(key)
         if listener is not None:
             listener(about)
+
+
+def _by_name(found: Json) -> dict[str, Json]:
+    return {_name(pod): _plain(pod) for pod in found["items"]}
 
 
 def _name(pod: Json) -> str:
