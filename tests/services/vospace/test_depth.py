@@ -1,7 +1,10 @@
 """Folders nested deeper than anybody works with: nothing breaks, and what cannot be done is said."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from aiohttp import ClientPayloadError
@@ -95,6 +98,21 @@ async def test_a_scan_goes_on_to_others(tmp_path: Path) -> None:
 
     scanner = Scanner(root=tmp_path, recount=recount, resumable=frozenset, pause_s=1)
     await scanner.scan()
+    assert counted == {"/home/bob": (5, 1)}
+    # What goes while it is counted is not counted, and all else is. A bad disk is one person's, too.
+    (tmp_path / "home" / "bob" / "gone").write_bytes(b"x")
+    look = os.stat
+
+    def racing(path: Any, **how: Any) -> os.stat_result:
+        if path == b"gone":
+            raise FileNotFoundError(path)
+        if path == b"ada":
+            raise OSError(errno.EIO, "bad disk")
+        return look(path, **how)
+
+    counted.clear()
+    with patch("os.stat", racing):
+        await scanner.scan()
     assert counted == {"/home/bob": (5, 1)}
     with pytest.raises(Fault, match=str(DEEPEST)):
         recount(NodePath((b"home", b"ada")))

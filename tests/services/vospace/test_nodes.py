@@ -232,3 +232,15 @@ async def test_errors_are_told_in_the_language_asked_for_and_as_json(space: Spac
     answer = await space.get("/nodes/home/ada/none", headers={"Accept": "application/json"})
     assert answer.headers["Content-Type"].startswith("application/problem+json")
     assert '"vospace-node-not-found"' in answer.text
+
+
+async def test_delete_that_is_not_recursive_removes_an_empty_folder_only(space: Space) -> None:
+    await space.mkdir("/home/ada/d")
+    await space.upload("/home/ada/d/f")
+    answer = await space("DELETE", "/nodes/home/ada/d?recursive=false")
+    assert (answer.status, answer.fault) == (409, "DuplicateNode")
+    assert space.posix("/home/ada/d/f").exists()
+    assert (await space("DELETE", "/nodes/home/ada/d?recursive=perhaps")).fault == "InvalidArgument"
+    assert (await space("DELETE", "/nodes/home/ada/d/f?recursive=false")).status == 200
+    assert (await space("DELETE", "/nodes/home/ada/d?recursive=false")).status == 200
+    assert not space.posix("/home/ada/d").exists()

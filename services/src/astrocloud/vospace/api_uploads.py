@@ -1,11 +1,12 @@
 """``/uploads``: resumable uploads by the protocol tus 1.0.0 (extensions: creation, termination, expiration)."""
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import wraps
-from typing import Final
+from typing import Final, ParamSpec
 
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -18,6 +19,7 @@ from astrocloud.vospace.resuming import Resuming
 VERSION: Final = "1.0.0"
 _UPLOADS: Final = f"{PREFIX}/uploads"
 _PIECE_BYTES: Final = 1 << 20
+_P = ParamSpec("_P")
 
 
 class UploadsApi:
@@ -93,18 +95,31 @@ class UploadsApi:
                 async for chunk in request.content.iter_any():
                     piece += chunk
                     if len(piece) >= _PIECE_BYTES:
-                        await self._door.run(self._resuming.append, partial, upload, piece)
+                        await self._to_its_end(self._resuming.append, partial, upload, piece)
                         piece = bytearray()
             except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError, ConnectionError) as err:
-                await self._door.run(self._resuming.append, partial, upload, piece)
+                await self._to_its_end(self._resuming.append, partial, upload, piece)
                 raise Fault(
                     "vospace-incomplete", uri=str(partial.path), received=upload.size, expected=partial.length
                 ) from err
-            await self._door.run(self._resuming.append, partial, upload, piece)
-            await self._door.run(self._resuming.finish, partial, upload)
+            await self._to_its_end(self._resuming.append, partial, upload, piece)
+            await self._to_its_end(self._resuming.finish, partial, upload)
             return web.Response(status=204, headers={"Upload-Offset": str(upload.size), **_until(partial)})
         finally:
             await self._door.run(upload.close)
+
+    async def _to_its_end(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Run `function` in a worker thread; whatever ends the request waits for it.
+
+        A thread that still writes would write into whatever gets the descriptor's number next.
+        """
+        work = asyncio.ensure_future(self._door.run(function, *args, **kwargs))
+        try:
+            await asyncio.shield(work)
+        finally:
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         """Break an upload off."""

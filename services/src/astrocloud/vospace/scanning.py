@@ -49,12 +49,20 @@ def tops(tree: Path) -> list[NodePath]:
     return sorted(found)
 
 
-def sweep(folder: int, *, older_than_s: float, keep: frozenset[bytes] = frozenset(), depth: int = 0) -> int:
+def sweep(
+    folder: int,
+    *,
+    older_than_s: float,
+    keep: frozenset[bytes] = frozenset(),
+    resumable: Callable[[], frozenset[bytes]] = frozenset,
+    depth: int = 0,
+) -> int:
     """Remove below the open folder `folder` every hidden file whose upload died, once it is so old; return how many.
 
-    Names in `keep` stay: these uploads can be resumed. Any other that lives holds a lock on its file. A hidden
-    folder is half of a removal or of a copy: nobody was told that either is done, and either may be made undone. A
-    copy under way is locked like an upload.
+    Names in `keep` stay: these uploads can be resumed. So do those that `resumable` tells by the time that a file's
+    lock was got: an upload may have begun since `keep` was asked for. Any other that lives holds a lock on its file. A
+    hidden folder is half of a removal or of a copy: nobody was told that either is done, and either may be made undone.
+    A copy under way is locked like an upload.
     """
     count = 0
     if depth > DEEPEST:
@@ -66,7 +74,9 @@ def sweep(folder: int, *, older_than_s: float, keep: frozenset[bytes] = frozense
                 inner = os.open(name, _FOLDER, dir_fd=folder)
                 try:
                     if not is_hidden(name):
-                        count += sweep(inner, older_than_s=older_than_s, keep=keep, depth=depth + 1)
+                        count += sweep(
+                            inner, older_than_s=older_than_s, keep=keep, resumable=resumable, depth=depth + 1
+                        )
                     elif _is_dead(inner, older_than_s):
                         empty_and_remove(folder, name)
                         count += 1
@@ -75,7 +85,7 @@ def sweep(folder: int, *, older_than_s: float, keep: frozenset[bytes] = frozense
             elif is_hidden(name) and name not in keep and stat.S_ISREG(status.st_mode):
                 inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 try:
-                    if _is_dead(inner, older_than_s):
+                    if _is_dead(inner, older_than_s) and name not in resumable():
                         os.unlink(name, dir_fd=folder)
                         count += 1
                 finally:
@@ -131,11 +141,12 @@ class Scanner:
     async def scan(self) -> None:
         """Walk through every home and project folder once."""
         swept = 0
-        keep = await asyncio.to_thread(self._resumable)
         for top in await asyncio.to_thread(tops, self._root):
-            swept += await asyncio.to_thread(self._sweep_top, top, keep)
-            with suppress(Fault):  # folders nested too deep, of one person: all others are counted
+            try:
+                swept += await asyncio.to_thread(self._sweep_top, top)
                 await self._count(top)
+            except (Fault, OSError) as err:  # nested too deep, or a bad disk, of one person: all others are counted
+                _log.warning("vospace-scan-failed", top=str(top), error=str(err))
         if swept:
             _log.info("vospace-swept", files=swept)
 
@@ -144,12 +155,13 @@ class Scanner:
             if await asyncio.to_thread(self._recount, top):
                 return
 
-    def _sweep_top(self, top: NodePath, keep: frozenset[bytes]) -> int:
+    def _sweep_top(self, top: NodePath) -> int:
         try:
             descriptor = os.open(self._root / os.fsdecode(top.parts[0]) / os.fsdecode(top.parts[1]), _FOLDER)
         except OSError:
             return 0
         try:
-            return sweep(descriptor, older_than_s=LEFT_BEHIND_S, keep=keep)
+            keep = self._resumable()
+            return sweep(descriptor, older_than_s=LEFT_BEHIND_S, keep=keep, resumable=self._resumable)
         finally:
             os.close(descriptor)

@@ -504,8 +504,9 @@ def measure(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
         for child in batch:
             if is_hidden(child):
                 continue
-            inner_size, inner_count = measure(descriptor, child, depth + 1)
-            size, count = size + inner_size, count + inner_count
+            with suppress(FileNotFoundError, NotADirectoryError):  # it went meanwhile, or became something else
+                inner_size, inner_count = measure(descriptor, child, depth + 1)
+                size, count = size + inner_size, count + inner_count
     finally:
         os.close(descriptor)
     return size, count
