@@ -1,6 +1,7 @@
 """What members of a project, who may rename and make things in it, cannot make My files do for them."""
 
 import asyncio
+import errno
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from astrocloud.vospace import acl
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.models import Node, NodePath, Person
+from astrocloud.vospace.myfiles import trash
 from tests.services.vospace.platform import PEOPLE, TEAM, Space, running
 from tests.services.vospace.test_my_files import JSON, ask, load, post, work
 
@@ -53,6 +57,29 @@ async def test_public_link_is_not_repointed_through_a_symlink(space: Space) -> N
     space.posix("/project/team/out").unlink()
     space.posix("/project/team/aside").rename(space.posix("/project/team/out"))
     assert (await anybody.get(f"{folder}/a.txt?get")).body == b"for all"
+
+
+async def test_public_link_opens_nothing_that_was_put_there_after_the_look(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home_and_project(space)
+    space.write("/home/ada/a.txt", b"secret", mode=0o600)
+    space.make("/project/team/out")
+    file = space.write("/project/team/out/a.txt", b"for all")
+    link = await link_to(space, "/project/team/out")
+    looked = Nodes.get
+
+    def get(nodes: Nodes, person: Person, path: NodePath, detail: str) -> Node:
+        node = looked(nodes, person, path, detail)
+        if path.name == b"a.txt":
+            file.unlink()
+            file.symlink_to("/home/ada/a.txt")
+        return node
+
+    monkeypatch.setattr(Nodes, "get", get)
+    answer = await space.as_(None).get(f"{link}/a.txt?get", headers=JSON)
+    assert file.is_symlink()
+    assert (answer.status, b"secret" in answer.body) == (404, False)
 
 
 async def test_public_link_does_not_open_another_thing_that_members_put_there(space: Space) -> None:
@@ -165,6 +192,20 @@ async def test_sweep_leaves_a_folder_alone_that_is_no_trash_and_goes_on(space: S
     assert space.posix("/home/ada/.trash/a").exists()
     assert space.posix("/project/team/.trash/bob/p").exists()
     assert not space.posix("/home/bob/.trash/b").exists()
+
+
+async def test_sweep_goes_on_when_one_thing_cannot_be_removed(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    await home_and_project(space)
+    space.make("/home/ada/d")
+    space.write("/home/ada/z")
+    assert (await work(space, "trash", paths=["/home/ada/d", "/home/ada/z"]))["done"] == 2
+
+    def fail(_folder: int, _name: bytes) -> tuple[int, int]:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(trash, "empty_and_remove", fail)
+    assert await sweep(space) == 1
+    assert [path.name for path in space.posix("/home/ada/.trash").iterdir()] == ["d"]
 
 
 async def test_another_thing_in_the_trash_is_not_restored_to_where_the_old_one_was(space: Space) -> None:
