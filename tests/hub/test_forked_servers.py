@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from astrocloud_hub.spawners.parents import NotForkedError, outcome
 from tests.hub.harness import Platform, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root enters the sandboxes of others")
@@ -199,6 +201,63 @@ def test_the_next_hub_has_a_parent_of_its_own(forked: Platform) -> None:
     assert forked.run("ada", "print(mark)") == mark
     (after,) = forked.parents()
     assert after != before
+
+
+def test_a_person_whose_home_cannot_be_entered_costs_others_no_parent(start_platform: Callable[..., Platform]) -> None:
+    platform = start_platform()
+    (parent,) = platform.parents()
+    platform.sign_in("ada")
+    platform.start_server("ada")
+    assert last_start(platform)["forked"] is True
+    platform.stop_server("ada")
+    home = platform.data.tree / "home" / "ada"
+    home.chmod(0)
+    answer = platform.api("POST", "/users/ada/server", body={"user_options": {}})
+    assert answer.status in {201, 202, 400, 403, 500}, answer.text
+    until(lambda: platform.events("server-not-forked"), what="the child gave up")
+    until(lambda: not platform.server("ada").get("pending"), seconds=60, what="the start has come to its end")
+    assert "PermissionError" in platform.events("server-not-forked")[-1]["reason"]
+    assert platform.events("server-parent-ended") == []
+    assert platform.parents() == [parent]
+    platform.sign_in("ben")
+    platform.start_server("ben")
+    assert last_start(platform)["forked"] is True
+
+
+async def told(said: bytes, *, ends: bool = True) -> NotForkedError | None:
+    """Return how what a child says is taken."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        theirs.sendall(said)
+        if ends:
+            theirs.close()
+        try:
+            await outcome(ours, within_s=20 if ends else 0.01)
+        except NotForkedError as err:
+            return err
+    return None
+
+
+async def test_only_what_happens_before_a_child_is_the_persons_is_held_against_the_parent() -> None:
+    person = b'{"stage": "person"}\n'
+    assert await told(person + b'{"pid": 7}\n', ends=False) is None
+    assert await told(b'{"pid": 7}\n', ends=False) is None
+    for said, ends in (
+        (b'{"error": "x"}\n', True),
+        (b"x" * 10_000, False),
+        (b"[" * 2000 + b"\n", True),
+        (b"7\n", True),
+        (b"", False),
+    ):
+        for before, by_parent in ((b"", True), (person, False)):
+            fault = await told(before + said, ends=ends)
+            assert fault is not None, said
+            assert fault.by_parent is by_parent, (before, said)
+    for said in (b"", person):
+        fault = await told(said)
+        assert fault is not None
+        assert fault.by_parent is False  # its parent may live, and is looked at
 
 
 def test_a_parent_that_does_not_answer_is_given_up(start_platform: Callable[..., Platform]) -> None:

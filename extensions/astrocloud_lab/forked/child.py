@@ -43,6 +43,8 @@ def go(descriptors: Sequence[int]) -> NoReturn:
                 keep_only(answer, log, told)
                 enter.limit(request["limits"])
                 enter.become(request["uid"], request["gid"], request["groups"])
+                # What goes wrong from here on may be the person's doing, and is not held against the parent.
+                tell(answer, {"stage": "person"})
                 if os.fork() == 0:
                     wait_for_server(request, answer, log, told)
             except BaseException as error:  # noqa: BLE001  # told to the spawner, which starts the server as usual
@@ -119,8 +121,12 @@ def run(request: dict[str, Any], answer: int, log: int) -> int:
     for source in (null, log):
         if source > 2:
             os.close(source)
-    take_on(request)
-    from astrocloud_lab import serve
+    try:
+        take_on(request)
+        from astrocloud_lab import serve
+    except BaseException as error:
+        tell(answer, {"error": f"{type(error).__name__}: {error}", "stage": "person"})
+        raise
 
     tell(answer, {"pid": os.getpid()})
     os.close(answer)

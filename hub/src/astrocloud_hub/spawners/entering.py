@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from astrocloud_hub.spawners.launch import Held, Launch
-from astrocloud_hub.spawners.parents import NotForkedError, Parent, read_line
+from astrocloud_hub.spawners.parents import NotForkedError, Parent, outcome
 
 _UMASK: Final = 0o007
 """As process 1 sets it for a server that it starts (`sandbox.INIT`)."""
@@ -55,11 +55,10 @@ async def enter(launch: Launch, held: Held, parent: Parent, *, within_s: float) 
             os.close(descriptor)
     with answer:
         try:
-            told = await read_line(answer, within_s=within_s)
-        except (OSError, ValueError) as err:
-            raise NotForkedError(str(err), by_parent=True) from err
-    if "error" in told:
-        raise NotForkedError(str(told["error"])[:500], by_parent=True)
+            await outcome(answer, within_s=within_s)
+        except NotForkedError as err:
+            err.by_parent = err.by_parent or not parent.alive
+            raise
 
 
 def _ask(parent: Parent, launch: Launch, descriptors: list[int]) -> socket.socket:

@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ _START_WITHIN_S: Final = 120.0
 """How long a parent may take to import everything."""
 _REST_S: Final = 60.0
 """How long no parent is started for an environment after one has failed."""
+_LINE_BYTES: Final = 4096
+"""How long a line of a child may be; a person may have a hand in it."""
 MODULE: Final = "astrocloud_lab.forked.parent"
 
 ENVIRONMENT: Final = {
@@ -224,18 +226,42 @@ class Parents:
             parent.end()
 
 
-async def read_line(answer: socket.socket, *, within_s: float) -> dict[str, Any]:
-    """Return the JSON line that comes. Raises `NotForkedError` when there is none within `within_s` seconds."""
-    loop = asyncio.get_running_loop()
-    received = b""
+async def outcome(answer: socket.socket, *, within_s: float) -> None:
+    """Return when the child tells that it is a server.
+
+    Its lines are JSON: ``{"stage": "person"}`` when it has given up all rights, then ``{"pid": …}`` or
+    ``{"error": …}``. After the first of them it is in the person's hands, and what it does says nothing of its parent.
+
+    Raises
+    ------
+    NotForkedError
+        When it tells something else, or nothing within `within_s` seconds, or ends.
+    """
+    persons = False
     try:
         async with asyncio.timeout(within_s):
-            while not received.endswith(b"\n"):
-                piece = await loop.sock_recv(answer, 4096)
-                if not piece:
-                    raise NotForkedError("the child ended while starting", by_parent=True)
-                received += piece
+            async for line in _lines(answer):
+                told = json.loads(line)
+                if not isinstance(told, dict):
+                    raise ValueError("no JSON object")
+                persons = persons or told.get("stage") == "person"
+                if "error" in told:
+                    raise NotForkedError(str(told["error"])[:500], by_parent=not persons)
+                if "pid" in told:
+                    return
     except TimeoutError:
-        raise NotForkedError(f"no answer within {within_s} s", by_parent=True) from None
-    document: dict[str, Any] = json.loads(received)
-    return document
+        raise NotForkedError(f"no answer within {within_s} s", by_parent=not persons) from None
+    except (OSError, ValueError, RecursionError) as err:
+        raise NotForkedError(f"no answer that can be read: {type(err).__name__}", by_parent=not persons) from err
+    raise NotForkedError("the child ended while starting")
+
+
+async def _lines(answer: socket.socket) -> AsyncIterator[bytes]:
+    """Yield the lines that come, none of them long. Raises `ValueError` for one that is, `OSError`."""
+    received = b""
+    while piece := await asyncio.get_running_loop().sock_recv(answer, _LINE_BYTES):
+        *lines, received = (received + piece).split(b"\n")
+        for line in lines:
+            yield line
+        if len(received) > _LINE_BYTES:
+            raise ValueError("a line is too long")
