@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
-import aiohttp
-
 from astrocloud.vospace import resuming
 from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.resuming import Resuming
@@ -237,9 +235,18 @@ async def test_service_that_ends_closes_no_file_that_is_being_written(tmp_path: 
     with patch.object(Resuming, "append", slowly), patch.object(Upload, "close", told):
         async with running(tmp_path / "data") as space:
             url = (await begin(space, "/home/ada/f", 6)).headers["Location"]
-            sending = asyncio.create_task(go_on(space, url, 0, b"abc"))
+            head = (
+                f"PATCH {url.removeprefix(space.url)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\n"
+                "Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\n"
+                "Content-Length: 3\r\n\r\nabc"
+            )
+            # A connection of its own: the other is closed before the service ends.
+            host, port = space.url.removeprefix("http://").split(":")
+            _reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head.encode())
             assert await asyncio.to_thread(writing.wait, 10)
         assert await asyncio.to_thread(closed.wait, 10)
-        with suppress(aiohttp.ClientError):
-            await sending
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
     assert early == [False]
