@@ -131,7 +131,10 @@ SERVER: Final = "import os, signal; server = int(os.environ['JPY_PARENT_PID'])\n
         ("killed", "os.kill(server, signal.SIGKILL)", "", ""),
         (
             "out-of-memory",
-            "open(f'/proc/{server}/oom_score_adj', 'w').write('1000')\nx = [bytearray(2**26) for _ in range(64)]",
+            # It is the kernel that would be ended, and the server would live.
+            "open(f'/proc/{server}/oom_score_adj', 'w').write('1000')\n"
+            "open('/proc/self/oom_score_adj', 'w').write('0')\n"
+            "x = [bytearray(2**26) for _ in range(64)]",
             "memory",
             "内存",
         ),
