@@ -200,8 +200,8 @@ def _stopper(platform: Platform, stock: str, token: str) -> Callable[[str, str],
     return end
 
 
-def run(*, rounds: int, cold: bool) -> dict[str, Any]:
-    """Measure everything and return the figures."""
+def run(*, rounds: int, cold: bool, files: bool) -> dict[str, Any]:
+    """Measure and return the figures: everything, but the cold start and the files only if they are wanted."""
     with tempfile.TemporaryDirectory(prefix="astrocloud-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -225,7 +225,8 @@ def run(*, rounds: int, cold: bool) -> dict[str, Any]:
             figures["sessions"] = sessions
             figures["memory"] = measure_memory(platform, names)
             figures["pages"] = asyncio.run(measure_pages(platform.url + "/"))
-        figures["files"] = measure_all_files(folder, rounds=rounds)
+        if files:
+            figures["files"] = measure_all_files(folder, rounds=rounds)
         return figures
 
 
@@ -280,14 +281,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="counted rounds of each session")
     parser.add_argument("--no-cold", action="store_true", help="leave out `make run` with empty caches")
-    parser.add_argument("--only-files", action="store_true", help="measure VOSpace alone")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--only-files", action="store_true", help="measure VOSpace alone")
+    only.add_argument("--no-files", action="store_true", help="leave out VOSpace")
     options = parser.parse_args()
     if options.only_files:
         with tempfile.TemporaryDirectory(prefix="astrocloud-bench-") as name:
             Path(name).chmod(0o711)
             sys.stdout.write(table(measure_all_files(Path(name), rounds=options.rounds)) + "\n")
         return 0
-    figures = run(rounds=options.rounds, cold=not options.no_cold)
+    figures = run(rounds=options.rounds, cold=not options.no_cold, files=not options.no_files)
     results = REPOSITORY / "bench-results"
     results.mkdir(exist_ok=True)
     (results / "one-machine.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
