@@ -14,6 +14,12 @@ RUNBOOKS: Final = "docs/operator/runbooks.md"
 
 _SPAWN: Final = "jupyterhub_server_spawn_duration_seconds"
 _GOOD: Final = 'status="success"'
+_TRIED: Final = "max(astrocloud_canary_ended_timestamp_seconds) > 0"
+"""When the last trial session ended; nothing where there was none, which a gauge that was never set tells as 0."""
+_TRIAL: Final = (
+    f"min(astrocloud_canary_good and astrocloud_canary_ended_timestamp_seconds == on() group_left() ({_TRIED}))"
+)
+"""How the last one went: of several replicas the one that had the last turn knows."""
 _BAD: Final = f'increase({_SPAWN}_count{{status!="success"}}[30m])'
 
 
@@ -51,7 +57,7 @@ DASHBOARDS: Final[dict[str, tuple[str, tuple[Panel, ...]]]] = {
         (
             Panel(
                 "Can a person who comes now work?",
-                {"trial session": "min(astrocloud_canary_good)"},
+                {"trial session": _TRIAL},
                 kind="stat",
             ),
             Panel("How many servers run?", {"servers": "sum(jupyterhub_running_servers)"}),
@@ -161,14 +167,14 @@ DASHBOARDS: Final[dict[str, tuple[str, tuple[Panel, ...]]]] = {
 ALERTS: Final = (
     Alert(
         "TrialSessionFails",
-        "min(astrocloud_canary_good) == 0",
+        f"{_TRIAL} == 0",
         "20m",
         "critical",
         "A person who comes now cannot work: the trial session failed twice.",
     ),
     Alert(
         "TrialSessionMissing",
-        "time() - max(astrocloud_canary_ended_timestamp_seconds) > 7200",
+        f"time() - ({_TRIED}) > 7200",
         "10m",
         "warning",
         "No trial session has ended for two hours.",
