@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,21 @@ ADMIN: Final = "alma"
 DISABLED: Final = "dora"
 """Signed in everywhere, with a token, and then disabled."""
 GROUP: Final = "survey"
+
+
+@contextmanager
+def with_server(platform: Platform, run: Run, name: str) -> Iterator[Person]:
+    """Somebody with a running server."""
+    platform.add(name, PASSWORD)
+    made = run(Person(platform.url, name, PASSWORD).__aenter__())
+    try:
+        run(made.sign_in())
+        run(made.start_server())
+        run(made.enter_server())
+        yield made
+        run(made.hub_api("DELETE", f"/users/{name}/servers/"))
+    finally:
+        run(made.__aexit__())
 
 
 @dataclass

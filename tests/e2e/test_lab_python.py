@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.cast import PASSWORD
+from tests.e2e.cast import with_server
 from tests.support.looping import Run
 from tests.support.person import Person
 from tests.support.platform import Platform
@@ -47,21 +47,6 @@ def visit(port):
     except (http.client.HTTPException, OSError) as error:
         return type(error).__name__
 """
-
-
-@contextmanager
-def with_server(platform: Platform, run: Run, name: str) -> Iterator[Person]:
-    """Somebody with a running server."""
-    platform.add(name, PASSWORD)
-    made = run(Person(platform.url, name, PASSWORD).__aenter__())
-    try:
-        run(made.sign_in())
-        run(made.start_server())
-        run(made.enter_server())
-        yield made
-        run(made.hub_api("DELETE", f"/users/{name}/servers/"))
-    finally:
-        run(made.__aexit__())
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.e2e.cast import PASSWORD
+from tests.e2e.cast import with_server
 from tests.notebooks import checks
 from tests.support.looping import Run
 from tests.support.person import Person
@@ -27,16 +27,8 @@ NAME = "terra"
 @pytest.fixture(scope="module")
 def person(platform: Platform, run: Run) -> Iterator[Person]:
     """Somebody with a running server."""
-    platform.add(NAME, PASSWORD)
-    made = run(Person(platform.url, NAME, PASSWORD).__aenter__())
-    try:
-        run(made.sign_in())
-        run(made.start_server())
-        run(made.enter_server())
+    with with_server(platform, run, NAME) as made:
         yield made
-        run(made.hub_api("DELETE", f"/users/{NAME}/servers/"))
-    finally:
-        run(made.__aexit__())
 
 
 @pytest.fixture(scope="module")
