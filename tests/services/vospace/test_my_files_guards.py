@@ -1,18 +1,22 @@
 """What members of a project, who may rename and make things in it, cannot make My files do for them."""
 
 import asyncio
+import ctypes
 import errno
 import os
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from astrocloud.vospace import acl
-from astrocloud.vospace.domain import Nodes
-from astrocloud.vospace.models import Node, NodePath, Person
+from astrocloud.vospace.models import NodePath
 from astrocloud.vospace.myfiles import trash
+from astrocloud.vospace.storage import Tree
 from tests.services.vospace.platform import PEOPLE, TEAM, Space, running
 from tests.services.vospace.test_my_files import JSON, ask, load, post, work
 
@@ -67,17 +71,18 @@ async def test_public_link_opens_nothing_that_was_put_there_after_the_look(
     space.make("/project/team/out")
     file = space.write("/project/team/out/a.txt", b"for all")
     link = await link_to(space, "/project/team/out")
-    looked = Nodes.get
+    follow, folder = Tree.follow, os.open(file.parent, os.O_PATH)
 
-    def get(nodes: Nodes, person: Person, path: NodePath, detail: str) -> Node:
-        node = looked(nodes, person, path, detail)
+    def followed(tree: Tree, path: NodePath) -> NodePath:
+        there = follow(tree, path)
         if path.name == b"a.txt":
-            file.unlink()
-            file.symlink_to("/home/ada/a.txt")
-        return node
+            os.unlink("a.txt", dir_fd=folder)
+            os.symlink("/home/ada/a.txt", "a.txt", dir_fd=folder)
+        return there
 
-    monkeypatch.setattr(Nodes, "get", get)
+    monkeypatch.setattr(Tree, "follow", followed)
     answer = await space.as_(None).get(f"{link}/a.txt?get", headers=JSON)
+    os.close(folder)
     assert file.is_symlink()
     assert (answer.status, b"secret" in answer.body) == (404, False)
 
@@ -95,6 +100,39 @@ async def test_public_link_does_not_open_another_thing_that_members_put_there(sp
         space.posix(f"/project/team/{old}").rename(space.posix(f"/project/team/{new}"))
     for address in (f"{folder}/a.txt?get", f"{folder}?get", f"{file}?get"):
         assert (await space.as_(None).get(address)).status == 404, address
+
+
+async def test_public_link_shows_nothing_that_takes_the_place_of_its_folder_meanwhile(space: Space) -> None:
+    """Somebody who may rename there keeps exchanging the folder with a private one of its owner."""
+    await home_and_project(space)
+    for name in ("out", "private"):
+        space.make(f"/project/team/{name}", mode=0o700)
+    for name in ("for-all", "for-all-2"):
+        space.write(f"/project/team/out/{name}.txt", name.encode(), mode=0o600)
+        space.write(f"/project/team/private/{name}.txt", b"secret-bytes", mode=0o600)
+    space.write("/project/team/private/secret-name.txt", b"secret-bytes", mode=0o600)
+    link = await link_to(space, "/project/team/out")
+    anybody, enough = space.as_(None), threading.Event()
+    out, private = (os.fsencode(space.posix(f"/project/team/{name}")) for name in ("out", "private"))
+
+    def exchange() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        while not enough.is_set():
+            assert libc.renameat2(-100, out, -100, private, 2) == 0
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    seen: set[int] = set()
+    try:
+        for address in ("?get", "", "/for-all.txt?get", "/for-all.txt") * 40:
+            with suppress(aiohttp.ClientError):  # an archive that was refused after it began
+                answer = await anybody.get(link + address)
+                seen.add(answer.status)
+                assert b"secret" not in answer.body, address
+    finally:
+        enough.set()
+        thread.join()
+    assert 404 in seen
 
 
 async def test_public_link_stays_when_its_owner_writes_the_thing_anew(space: Space) -> None:

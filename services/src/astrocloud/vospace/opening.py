@@ -73,14 +73,19 @@ def open_file(tree: Tree, path: NodePath) -> OpenFile:
     """
     path = tree.follow(path)
     with tree.node(path) as place:
-        status = os.fstat(place)
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder; ask for a view of it (zip, tar)" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise Fault("vospace-type-not-supported", uri=str(path), type=what)
-        try:
-            descriptor = os.open(posix.proc_path(place), os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-        except OSError as err:
-            raise refusal(err, path) from err
+        return open_place(place, path)
+
+
+def open_place(place: int, path: NodePath) -> OpenFile:
+    """Return the file `path`, which the descriptor `place` names, open for reading. Raises as `open_file` does."""
+    status = os.fstat(place)
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder; ask for a view of it (zip, tar)" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise Fault("vospace-type-not-supported", uri=str(path), type=what)
+    try:
+        descriptor = os.open(posix.proc_path(place), os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as err:
+        raise refusal(err, path) from err
     try:
         status = os.fstat(descriptor)
         inside = posix.proc_path(descriptor)

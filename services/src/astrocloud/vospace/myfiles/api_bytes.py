@@ -1,7 +1,9 @@
 """Bytes for the page: samples of arrays, several things as one archive, and what a public link leads to."""
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -9,19 +11,21 @@ from aiohttp import web
 
 from astrocloud.core.errors import RequestError
 from astrocloud.core.web import BODY_LIMIT_BYTES, page, read_form
-from astrocloud.vospace import acl
+from astrocloud.vospace import archives, posix
 from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, fault_response, whole
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
-from astrocloud.vospace.models import CONTAINER, NodePath, Person
+from astrocloud.vospace.models import LINK as LINK_NODE
+from astrocloud.vospace.models import NodePath, Person
 from astrocloud.vospace.myfiles.answers import API, path_in
 from astrocloud.vospace.myfiles.entries import describe
-from astrocloud.vospace.myfiles.links import Link, Links, check
+from astrocloud.vospace.myfiles.links import Link, Links, opened
 from astrocloud.vospace.myfiles.page import policy
 from astrocloud.vospace.myfiles.sampling import Sample, take
-from astrocloud.vospace.opening import OpenFile
+from astrocloud.vospace.opening import OpenFile, open_place, sum_if_settled
 from astrocloud.vospace.packing import archive_response
 from astrocloud.vospace.sending import file_response
+from astrocloud.vospace.storage import refusal
 
 LINK: Final = f"{PREFIX}/link"
 _ENTRIES: Final = 5000
@@ -91,16 +95,16 @@ class BytesApi:
         """Show what a public link leads to, or send its bytes with ``?get``."""
         try:
             link, person, path = await self._resolve(request)
-            node = await self._door.run(self._nodes.get, person, path, "properties")
             if "get" not in request.query:
-                return await self._show(request, link, person, path, node.kind == CONTAINER)
-            if node.kind == CONTAINER:
+                return await self._show(request, link, person, path)
+            file = await self._door.run(self._open, person, path, link)
+            if file is None:
 
                 def work(send: Any) -> None:
-                    self._nodes.archive(person, path, "zip", send)
+                    with opened(self._nodes, person, link, path) as place, _listed(place, path) as folder:
+                        archives.write(folder, path.shown_name, "zip", send)
 
                 return await archive_response(request, work, name=path.shown_name, form="zip")
-            file = await self._door.run(self._open, person, path, link)
         except Fault as fault:
             if "text/html" not in request.headers.get("Accept", ""):
                 return fault_response(request, fault)
@@ -122,8 +126,7 @@ class BytesApi:
         path = NodePath((*link.path.parts, *NodePath.from_url(below).parts))
 
         def follow() -> NodePath:
-            check(self._nodes, person, link)
-            with self._nodes.acting(person, path, acl.READ):
+            with opened(self._nodes, person, link, link.path):
                 there = self._nodes.tree.follow(path)
             # A link inside the folder must not open what is outside of it.
             if not there.inside(link.path):
@@ -135,24 +138,21 @@ class BytesApi:
         except Fault as fault:
             raise Fault("files-link-gone") from fault
 
-    def _open(self, person: Person, path: NodePath, link: Link) -> OpenFile:
-        """Return the file at `path`, open. Raises `Fault` (``files-link-gone``) when the path changed meanwhile."""
-        file = self._nodes.open(person, path)
+    def _open(self, person: Person, path: NodePath, link: Link) -> OpenFile | None:
+        """Return the file at `path`, open, or `None` for a folder. Raises `Fault` (``files-link-gone``)."""
+        with opened(self._nodes, person, link, path) as place:
+            if stat.S_ISDIR(os.fstat(place).st_mode):
+                return None
+            file = open_place(place, path)
         try:
-            # Opening follows links again: one that was put there after the look must not lead anywhere else.
-            if file.path != path:
-                raise Fault("files-link-gone")
-            check(self._nodes, person, link)
+            return sum_if_settled(file)
         except BaseException:
             file.close()
             raise
-        return file
 
-    async def _show(
-        self, request: web.Request, link: Link, person: Person, path: NodePath, is_folder: bool
-    ) -> web.StreamResponse:
-        entries = await self._door.run(self._entries, person, path) if is_folder else []
-        status = None if is_folder else await self._door.run(self._status, person, path)
+    async def _show(self, request: web.Request, link: Link, person: Person, path: NodePath) -> web.StreamResponse:
+        size, entries = await self._door.run(self._look, link, person, path)
+        is_folder = entries is not None
         response = page(
             request,
             "myfiles/link.html",
@@ -160,9 +160,9 @@ class BytesApi:
             here=request.path.rstrip("/"),
             up=request.path.rstrip("/").rpartition("/")[0] if path != link.path and is_folder else "",
             is_folder=is_folder,
-            entries=entries[:_ENTRIES],
-            more=len(entries) > _ENTRIES,
-            size=status.st_size if status is not None else 0,
+            entries=(entries or [])[:_ENTRIES],
+            more=len(entries or []) > _ENTRIES,
+            size=size,
             until=datetime.fromtimestamp(link.expires_at, tz=UTC),
             owner=link.owner,
         )
@@ -171,17 +171,33 @@ class BytesApi:
         response.headers["X-Robots-Tag"] = "noindex"
         return response
 
-    def _entries(self, person: Person, path: NodePath) -> list[dict[str, Any]]:
-        children = self._nodes.children(person, path, detail="properties", limit=_ENTRIES + 1)
-        found: list[dict[str, Any]] = []
-        try:
-            while batch := children.next_batch():
-                found += [describe(node) for node in batch if not node.path.name.startswith(b".")]
-        finally:
-            children.close()
-        told = [{**each, "segment": each["path"].rsplit("/", 1)[1]} for each in found if each["kind"] != "link"]
-        return sorted(told, key=lambda each: (each["kind"] != "folder", each["name"].casefold()))
+    def _look(self, link: Link, person: Person, path: NodePath) -> tuple[int, list[dict[str, Any]] | None]:
+        """Return the size of what is at `path`, and of a folder the first of what is in it."""
+        reader = self._nodes.reader(person)
+        with opened(self._nodes, person, link, path) as place:
+            status = os.fstat(place)
+            if not stat.S_ISDIR(status.st_mode):
+                return status.st_size, None
+            found: list[dict[str, Any]] = []
+            with _listed(place, path) as folder:
+                for name in sorted(name for name in posix.names_in(folder) if not name.startswith(b".")):
+                    node = reader.child(folder, path, name, "properties")
+                    if node is not None and node.kind != LINK_NODE:
+                        told = describe(node)
+                        found.append({**told, "segment": told["path"].rsplit("/", 1)[1]})
+                    if len(found) > _ENTRIES:
+                        break
+        return 0, sorted(found, key=lambda each: (each["kind"] != "folder", each["name"].casefold()))
 
-    def _status(self, person: Person, path: NodePath) -> os.stat_result:
-        with self._nodes.acting(person, path, acl.READ), self._nodes.tree.node(path) as descriptor:
-            return os.fstat(descriptor)
+
+@contextmanager
+def _listed(place: int, path: NodePath) -> Iterator[int]:
+    """Give the folder `path`, which the descriptor `place` names, opened for listing."""
+    try:
+        folder = os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as err:
+        raise refusal(err, path) from err
+    try:
+        yield folder
+    finally:
+        os.close(folder)

@@ -7,6 +7,8 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Column, Engine, Float, LargeBinary, Row, String, Table, delete, insert, select
 
 from astrocloud.core.database import metadata
-from astrocloud.vospace import acl
+from astrocloud.vospace import acl, posix
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.identity import can_switch
@@ -122,31 +124,52 @@ class Links:
         return base64.urlsafe_b64encode(mark).decode()
 
 
-def check(nodes: Nodes, person: Person, link: Link) -> None:
-    """Refuse what is not what `person`, its owner, made `link` for; to be asked before and after it is opened.
+@contextmanager
+def opened(nodes: Nodes, person: Person, link: Link, path: NodePath) -> Iterator[int]:
+    """Give a descriptor of `path`, which is in what `link` is to, as a place; the block is done as `person`, its owner.
 
     Whoever may rename a folder on the way could put another thing of the owner's there, and would read it with the
-    owner's permissions. So a symbolic link is never passed, and another thing is only taken for the same, written
-    anew, when the owner alone can have put it there, or when it is a file that those who could may read anyway.
+    owner's permissions. So what is at the link's path is opened first, passing no symbolic link; then it is looked at
+    through the descriptor, and all below it is reached from there: what takes its place meanwhile is never seen.
 
     Raises
     ------
     Fault
-        ``files-link-gone``, and what the path itself is refused for.
+        ``files-link-gone`` for what is not what the link was made for, and what the path itself is refused for.
     """
-    with nodes.acting(person, link.path, acl.READ):
-        # Opened without passing any symbolic link, and one itself is neither a file nor a folder.
-        with nodes.tree.node(link.path) as descriptor:
-            status = os.fstat(descriptor)
-        is_file = stat.S_ISREG(status.st_mode)
-        if can_switch() and status.st_uid != person.identity.uid:
-            raise Fault("files-link-gone")
-        if not is_file and not stat.S_ISDIR(status.st_mode):
-            raise Fault("files-link-gone")
-        same = link.inode is not None and link.inode == str(status.st_ino)
-        group_reads = is_file and bool(status.st_mode & stat.S_IRGRP)
-        if not same and not group_reads and not _only_owner_renames(nodes, person, link.path):
-            raise Fault("files-link-gone")
+    below = path.parts[len(link.path.parts) :]
+    with nodes.acting(person, path, acl.READ), nodes.tree.node(link.path) as top:
+        _check(nodes, person, link, os.fstat(top))
+        if not below:
+            yield top
+            return
+        try:
+            descriptor = posix.open_beneath(top, below, os.O_PATH | os.O_NOFOLLOW)
+        except OSError as err:
+            raise Fault("files-link-gone") from err
+        try:
+            if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                raise Fault("files-link-gone")
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _check(nodes: Nodes, person: Person, link: Link, status: os.stat_result) -> None:
+    """Refuse the thing that has `status` and the place of `link`, if it is not what its owner made the link for.
+
+    Another thing is only taken for the same, written anew, when the owner alone can have put it there, or when it is a
+    file that those who could may read anyway.
+    """
+    is_file = stat.S_ISREG(status.st_mode)
+    if can_switch() and status.st_uid != person.identity.uid:
+        raise Fault("files-link-gone")
+    if not is_file and not stat.S_ISDIR(status.st_mode):
+        raise Fault("files-link-gone")
+    same = link.inode is not None and link.inode == str(status.st_ino)
+    group_reads = is_file and bool(status.st_mode & stat.S_IRGRP)
+    if not same and not group_reads and not _only_owner_renames(nodes, person, link.path):
+        raise Fault("files-link-gone")
 
 
 def _only_owner_renames(nodes: Nodes, person: Person, path: NodePath) -> bool:
