@@ -10,13 +10,14 @@ PYTHON ?= $(shell for p in /usr/bin/python3 python3 python3.13 python3.12 python
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+KUBE_TESTS ?= kube or chart
 UV := $(abspath .tools/bin/uv)
 PROXY := hub/proxy/node_modules/configurable-http-proxy/package.json
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := hardlink
 
 .PHONY: help run test test-fast lint format docs bench clean lock install install-dev bubblewrap chromium \
-  cluster cluster-down test-kube bench-kube images
+  cluster cluster-down test-chart test-kube bench-kube images
 
 help: ## Say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +30,7 @@ test: install-dev bubblewrap chromium ## Run the whole test suite; what failed b
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS) || { [ $$? = 1 ] && tools/again $(BIN)/python $(PYTEST_ARGS); }
 
 test-fast: install-dev bubblewrap ## Run the tests that take less than five minutes together
-	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not e2e and not kube" $(PYTEST_ARGS)
+	PATH="$(abspath .tools/bin):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not e2e and not kube and not chart" $(PYTEST_ARGS)
 
 lint: install-dev ## Check format, style, types and layers
 	$(BIN)/ruff format --check .
@@ -60,9 +61,13 @@ cluster: install-dev ## Bring up a Kubernetes of three nodes on this machine (ro
 cluster-down: install-dev ## End that cluster and leave nothing of it running
 	@$(BIN)/python -m tests.kube.cluster down
 
-test-kube: install-dev ## Run the tests on a cluster: that one, or the one that KUBECONFIG names
+test-chart: install-dev ## Run the tests of the chart that take no cluster
+	@$(BIN)/python -m tests.kube.cluster build helm kubeconform
+	$(BIN)/python -m pytest -m chart tests/kube $(PYTEST_ARGS)
+
+test-kube: install-dev ## Run the tests on a cluster: that one, or the one that KUBECONFIG names (KUBE_TESTS="(kube or chart) and not slow")
 	@$(BIN)/python -m tests.kube.cluster build
-	$(BIN)/python -m pytest -m kube tests/kube $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(KUBE_TESTS)" tests/kube $(PYTEST_ARGS)
 
 clean: ## Remove what was built and installed here; people's data stays
 	rm -rf $(VENV) .tools .cache hub/proxy/node_modules docs/_build docs/reference/_generated bench-results test-results \

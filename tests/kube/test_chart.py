@@ -13,7 +13,7 @@ from astrocloud.core.runtime import SERVICES
 from tests.kube.cluster import schemas
 from tests.kube.cluster.programs import CHART_PROGRAMS, build, program
 
-pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
 CHART = Path(__file__).parents[2] / "helm" / "astrocloud"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))

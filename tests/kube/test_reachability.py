@@ -14,7 +14,7 @@ from tests.kube.cluster.programs import CHART_PROGRAMS, build, program
 from tests.kube.installation import CHART
 from tests.kube.reachability import Place, reaches
 
-pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
 NAMESPACE = "platform"
 PORTS = {"proxy": {"http": 8000, "api": 8001}, "hub": {"http": 8081}, "database": {"postgresql": 5432}}
