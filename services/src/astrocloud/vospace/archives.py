@@ -17,6 +17,9 @@ TYPES: Final = {"zip": "application/zip", "tar": "application/x-tar"}
 _STEP: Final = 1 << 20
 _ZIP_BEGINS: Final = 315532800  # 1980, before which a zip cannot date anything
 
+Found = tuple[int, str, os.stat_result]
+"""A place descriptor, the path in the archive, and the status of one file, folder or link."""
+
 
 class _Pipe(io.RawIOBase):
     """A file that can only be written, and hands on what is written to it in pieces of about a megabyte."""
@@ -41,55 +44,58 @@ class _Pipe(io.RawIOBase):
             self._held.clear()
 
 
-def write(
-    folder: int, name: str, form: str, send: Callable[[bytes], None], *, only: frozenset[bytes] = frozenset()
-) -> None:
+def write(folder: int, name: str, form: str, send: Callable[[bytes], None]) -> None:
     """Hand the open folder `folder`, as an archive in which it is called `name`, to `send` piece by piece.
-
-    What this thread's identity may not read is left out, as listings leave it out; links are kept as links in a tar and
-    left out of a zip.
 
     Parameters
     ----------
     form
         ``zip`` (stored, not compressed) or ``tar``.
-    only
-        Names in the folder to take; empty: all.
+    """
+    pack(_walk(folder, name), form, send)
+
+
+def pack(found: Iterator[Found], form: str, send: Callable[[bytes], None]) -> None:
+    """Hand what is `found` to `send` piece by piece, as an archive.
+
+    What this thread's identity may not read is left out, as listings leave it out; links are kept as links in a tar and
+    left out of a zip.
     """
     pipe = _Pipe(send)
     if form == "zip":
         with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for place, path, status in _walk(folder, name, only):
+            for place, path, status in found:
                 _add_to_zip(archive, place, path, status)
     else:
         with tarfile.open(fileobj=pipe, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_STEP) as archive_tar:
-            for place, path, status in _walk(folder, name, only):
+            for place, path, status in found:
                 _add_to_tar(archive_tar, place, path, status)
     pipe.flush()
 
 
-def _walk(
-    folder: int, name: str, only: frozenset[bytes] = frozenset(), depth: int = 0
-) -> Iterator[tuple[int, str, os.stat_result]]:
-    """Yield a place descriptor, the path in the archive, and the status of all below `folder`, itself included."""
+def below(place: int, path: str, depth: int = 0) -> Iterator[Found]:
+    """Yield what the descriptor `place` names, called `path` in the archive, and all in it when it is a folder."""
+    status = os.fstat(place)
+    if not stat.S_ISDIR(status.st_mode):
+        yield place, path, status
+        return
+    folder = os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield from _walk(folder, path, depth)
+    finally:
+        os.close(folder)
+
+
+def _walk(folder: int, name: str, depth: int = 0) -> Iterator[Found]:
     posix.check_depth(depth)
     yield folder, name, os.fstat(folder)
     for child in sorted(map(os.fsencode, os.listdir(folder))):
-        if is_hidden(child) or (only and child not in only):
+        if is_hidden(child):
             continue
         with suppress(FileNotFoundError, PermissionError):
             place = os.open(child, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
-                status = os.fstat(place)
-                path = f"{name}/{os.fsdecode(child)}"
-                if not stat.S_ISDIR(status.st_mode):
-                    yield place, path, status
-                    continue
-                inner = os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    yield from _walk(inner, path, depth=depth + 1)
-                finally:
-                    os.close(inner)
+                yield from below(place, f"{name}/{os.fsdecode(child)}", depth + 1)
             finally:
                 os.close(place)
 

@@ -603,18 +603,10 @@ class Nodes:
         if path.top is not None and (size or files):
             self._quotas.charge(path.top, size=size, files=files)
 
-    def archive(
-        self,
-        person: Person,
-        path: NodePath,
-        form: str,
-        send: Callable[[bytes], None],
-        *,
-        only: frozenset[bytes] = frozenset(),
-    ) -> None:
-        """Hand the folder `path`, as ``zip`` or ``tar`` of what `person` may read (of `only`), to `send` in pieces."""
+    def archive(self, person: Person, path: NodePath, form: str, send: Callable[[bytes], None]) -> None:
+        """Hand the folder `path`, as ``zip`` or ``tar`` of what `person` may read, to `send` in pieces."""
         with self._as(person, path, acl.READ | acl.PASS), self.tree.folder(path) as folder:
             try:
-                archives.write(folder, path.shown_name or "all", form, send, only=only)
+                archives.write(folder, path.shown_name or "all", form, send)
             except posix.TooDeepError as err:
                 raise self.tree.refusal(err, path) from err

@@ -38,6 +38,7 @@ NAMES: Final = {
     "vospace-incomplete": "TransferFailed",
     "files-share-partly": "PermissionDenied",
     "files-view-gone": "InvalidArgument",
+    "files-archive-gone": "NodeNotFound",
     "files-link-gone": "NodeNotFound",
     "files-trash-unusable": "PermissionDenied",
     "files-no-person": "InvalidArgument",

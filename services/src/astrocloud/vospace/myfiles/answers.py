@@ -1,5 +1,6 @@
 """What the handlers of My files share: reading JSON and paths, and answering."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,6 +15,8 @@ API: Final = f"{PREFIX}/api"
 LIMIT_BYTES: Final = 16 << 20
 """The largest document that is taken: the names of a hundred thousand files."""
 
+_AT_ONCE_BYTES: Final = 1 << 16
+
 
 async def document_of(request: web.Request) -> dict[str, Any]:
     """Return the JSON object in the body. Raises `Fault` (``InvalidArgument``, ``RequestEntityTooLarge``)."""
@@ -22,8 +25,13 @@ async def document_of(request: web.Request) -> dict[str, Any]:
         found += chunk
         if len(found) > LIMIT_BYTES:
             raise Fault("vospace-too-large", reason=f"a document may have {LIMIT_BYTES} bytes")
+    # What takes long to read must not keep everybody else from being answered.
+    return _parsed(found) if len(found) <= _AT_ONCE_BYTES else await asyncio.to_thread(_parsed, found)
+
+
+def _parsed(text: bytearray) -> dict[str, Any]:
     try:
-        document = json.loads(found)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

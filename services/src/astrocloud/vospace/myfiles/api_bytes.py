@@ -10,18 +10,20 @@ from typing import Any, Final
 from aiohttp import web
 
 from astrocloud.core.errors import RequestError
-from astrocloud.core.web import BODY_LIMIT_BYTES, page, read_form
+from astrocloud.core.web import page
 from astrocloud.vospace import archives, posix
 from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, fault_response, whole
 from astrocloud.vospace.domain import Nodes
-from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import LINK as LINK_NODE
 from astrocloud.vospace.models import NodePath, Person
-from astrocloud.vospace.myfiles.answers import API, path_in
+from astrocloud.vospace.myfiles.answers import API, answer, document_of, path_in
 from astrocloud.vospace.myfiles.entries import describe
 from astrocloud.vospace.myfiles.links import Link, Links, opened
 from astrocloud.vospace.myfiles.page import policy
+from astrocloud.vospace.myfiles.picks import Packs, archive, common_folder, picked
 from astrocloud.vospace.myfiles.sampling import Sample, take
+from astrocloud.vospace.myfiles.views import Views
 from astrocloud.vospace.opening import OpenFile, open_place, sum_if_settled
 from astrocloud.vospace.packing import archive_response
 from astrocloud.vospace.sending import file_response
@@ -41,15 +43,19 @@ class BytesApi:
         Who asks.
     nodes
         The rules.
+    views
+        Where positions in a list are looked up.
     links
         Public links.
     origin
         The platform's address.
     """
 
-    def __init__(self, *, door: Door, nodes: Nodes, links: Links, origin: str) -> None:
+    def __init__(self, *, door: Door, nodes: Nodes, views: Views, links: Links, origin: str) -> None:
         self._door = door
         self._nodes = nodes
+        self._views = views
+        self._packs = Packs()
         self._links = links
         self._origin = origin
 
@@ -57,7 +63,8 @@ class BytesApi:
         """Return the routes."""
         return [
             web.get(f"{API}/sample", answering(self._sample)),
-            web.post(f"{API}/archive", answering(self._archive)),
+            web.post(f"{API}/archive", answering(self._prepare)),
+            web.get(f"{API}/archive/{{archive}}", answering(self._archive)),
             web.get(f"{LINK}/{{token}}", answering(self._link)),
             web.get(f"{LINK}/{{token}}/{{path:{ANYTHING}}}", answering(self._link)),
         ]
@@ -75,19 +82,22 @@ class BytesApi:
             file.close()
         return web.Response(body=data, content_type="application/octet-stream")
 
-    async def _archive(self, request: web.Request) -> web.StreamResponse:
-        """Send the ``names`` (one a line, percent-encoded) in the folder ``path`` as one zip; without names, all."""
+    async def _prepare(self, request: web.Request) -> web.StreamResponse:
+        """Tell where what is picked (``paths``, or positions of a ``view``) can be downloaded as one zip."""
         person = await self._door.person(request, write=False)
-        fields = await read_form(request, limit_bytes=BODY_LIMIT_BYTES)
-        path = path_in(fields.get("path", ""))
-        if len(path.parts) < 2:
-            raise invalid_argument("`path`, a folder in a home or a project, is needed")
-        only = frozenset(path_in(line).name for line in fields.get("names", "").split())
+        document = await document_of(request)
+        paths = await self._door.run(picked, self._views, person, document)
+        return answer({"url": f"{API}/archive/{self._packs.keep(person, paths)}"}, status=201)
+
+    async def _archive(self, request: web.Request) -> web.StreamResponse:
+        """Send what was prepared as one zip."""
+        person = await self._door.person(request, write=False)
+        paths = self._packs.take(person, request.match_info["archive"])
 
         def work(send: Any) -> None:
-            self._nodes.archive(person, path, "zip", send, only=only)
+            archive(self._nodes, person, paths, send)
 
-        return await archive_response(request, work, name=path.shown_name or "all", form="zip")
+        return await archive_response(request, work, name=common_folder(paths).shown_name or "files", form="zip")
 
     # Public links
 

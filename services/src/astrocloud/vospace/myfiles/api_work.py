@@ -14,9 +14,10 @@ from astrocloud.core.uws.models import COMPLETED, ERROR, EXECUTING, Job, Result
 from astrocloud.core.uws.store import JobStore
 from astrocloud.core.web import language_of
 from astrocloud.vospace.api import Door, answering
-from astrocloud.vospace.errors import Fault, invalid_argument
-from astrocloud.vospace.models import NodePath, Person
-from astrocloud.vospace.myfiles.answers import API, answer, document_of, only, path_in, paths_in, text_in
+from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.models import Person
+from astrocloud.vospace.myfiles.answers import API, answer, document_of, only, path_in, text_in
+from astrocloud.vospace.myfiles.picks import picked
 from astrocloud.vospace.myfiles.trash import Thrown, Trash
 from astrocloud.vospace.myfiles.views import Views
 from astrocloud.vospace.myfiles.works import CONFLICTS, KINDS, Task, Works
@@ -79,26 +80,6 @@ class WorkApi:
             web.get(f"{API}/uploads", answering(self._uploads)),
         ]
 
-    def items(self, person: Person, document: dict[str, Any]) -> list[NodePath]:
-        """Return the paths that `document` names: a list of them, or positions in a view.
-
-        Raises
-        ------
-        Fault
-            ``files-view-gone`` when the view is kept no more, so that positions mean nothing.
-        """
-        if "view" not in document:
-            return paths_in(document, "paths")
-        view = self._views.get(person, text_in(document, "view"))
-        if view is None:
-            raise Fault("files-view-gone")
-        if "but" in document:
-            left_out = set(_numbers(document, "but"))
-            picked = [index for index in range(len(view.names)) if index not in left_out]
-        else:
-            picked = [index for index in _numbers(document, "picks") if index < len(view.names)]
-        return [view.path / view.names[index] for index in picked]
-
     async def _begin(self, request: web.Request) -> web.StreamResponse:
         """Begin work: ``do``, on ``paths`` or positions of a ``view``, to ``target``, with ``conflict``."""
         person = await self._door.person(request, write=True)
@@ -106,15 +87,13 @@ class WorkApi:
         kind = only(text_in(document, "do"), KINDS[:-1], name="do")
         target = path_in(text_in(document, "target")) if kind in {"copy", "move"} else None
         conflict = only(text_in(document, "conflict", default="keep"), CONFLICTS, name="conflict")
-        items = self.items(person, document)
+        items = await self._door.run(picked, self._views, person, document)
         return await self.begin(request, person, Task(kind, items, target, conflict))
 
     async def begin(self, request: web.Request, person: Person, task: Task) -> web.StreamResponse:
         """Begin `task` as a job and answer how far it is after a moment."""
         if person.name is None:
             raise RequestError("not-signed-in")
-        if not task.items:
-            raise invalid_argument("nothing is named to work on")
         task.language = language_of(request)
         job = await self.jobs.create(owner=person.name, parameters={"do": task.kind, "items": str(len(task.items))})
         self._tasks[job.id] = task
@@ -207,13 +186,6 @@ class WorkApi:
             "replaces": partial.replaces,
             "until": _time(partial.expires_at),
         }
-
-
-def _numbers(document: dict[str, Any], name: str) -> list[int]:
-    value = document.get(name)
-    if not isinstance(value, list) or not all(type(each) is int and each >= 0 for each in value):
-        raise invalid_argument(f"`{name}` is no list of positions")
-    return value
 
 
 def _time(seconds: float) -> str:

@@ -92,7 +92,7 @@ def build_my_files(
             work=work,
             link_url=f"{origin}{LINK}",
         ),
-        BytesApi(door=door, nodes=nodes, links=links, origin=origin),
+        BytesApi(door=door, nodes=nodes, views=views, links=links, origin=origin),
     )
     return MyFiles(
         routes=[route for api in apis for route in api.routes()],

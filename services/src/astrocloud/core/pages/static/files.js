@@ -2,7 +2,7 @@
 
 import { announce } from "./shared.js";
 import {
-  ask, button, canonical, count, csrf, el, fileAddress, fromPlain, icon, lastOf, moment, pageAddress, parentOf, plain,
+  ask, button, canonical, count, el, fileAddress, fromPlain, icon, lastOf, moment, pageAddress, parentOf, plain,
   reason, settings, size, sortOf, t,
 } from "./files-kit.js";
 import { FileList } from "./files-list.js";
@@ -356,27 +356,26 @@ const labAddress = (path) => `/services/portal/files/open?path=${encodeURICompon
 const openLab = (path) => location.assign(labAddress(path));
 const labButton = (path) => el("a", { class: "ac-button ac-button-plain", href: labAddress(path) }, icon("lab"), el("span", {}, t("open-lab")));
 
-function download(entry, query = "") {
-  const link = el("a", { href: fileAddress(entry.path, query), download: "" });
+const download = (entry, query = "") => save(fileAddress(entry.path, query));
+
+function save(address) {
+  const link = el("a", { href: address, download: "" });
   document.body.append(link);
   link.click();
   link.remove();
 }
 
-function downloadZip() {
+async function downloadZip() {
   const entries = list.pickedEntries;
-  if (entries.length === 1) {
+  if (list.pickedCount === 1) {
     download({ path: entries[0].leads?.path ?? entries[0].path }, "?view=zip");
     return;
   }
-  const form = el("form", { method: "post", action: `${settings.api}/archive`, hidden: true });
-  const field = (name, value) => { const made = el("textarea", { name }); made.value = value; form.append(made); };
-  field("_csrf", csrf);
-  field("path", state.path);
-  field("names", list.pickedCount === source.total ? "" : entries.map((entry) => lastOf(entry.path)).join("\n"));
-  document.body.append(form);
-  form.submit();
-  form.remove();
+  try {
+    save((await ask("POST", "/archive", { body: source.items(list) })).url);
+  } catch (error) {
+    note(reason(error), { kind: "critical", retry: () => load({ keep: true }) });
+  }
 }
 
 async function newFolder() {
