@@ -12,7 +12,7 @@ from tests.kube.cluster import images, machines
 from tests.kube.cluster.__main__ import down, up
 from tests.kube.cluster.layout import HOSTS, KUBECONFIG, REGISTRY
 from tests.kube.ground import Cluster
-from tests.kube.installation import BASELINE, Installation, free_node_port, values_for
+from tests.kube.installation import Installation, installed
 from tests.kube.people import PodPlatform, file_tree
 
 TEST_IMAGE = f"{REGISTRY}/astrocloud/test:1"
@@ -62,31 +62,10 @@ def astro(cluster: Cluster) -> str:
 @pytest.fixture(scope="session")
 def installation(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Installation]:
     """A platform installed by Helm, with every part running; who changes it puts it back."""
-    address = next(
-        found["address"]
-        for found in cluster.get("nodes")["items"][0]["status"]["addresses"]
-        if found["type"] == "InternalIP"
-    )
-    port = free_node_port(cluster)
-    url = f"http://{address}:{port}"
     tested = images.digest_of(cluster.image)
     given = built_images | {"astro": f"{cluster.image.rpartition(':')[0]}@{tested}"}
-    made = Installation(
-        kube=cluster,
-        namespace=f"test-{secrets.token_hex(3)}",
-        release="sky",
-        url=url,
-        values=values_for(given, public_url=url, node_port=port),
-    )
-    metadata = {"name": made.namespace, "labels": BASELINE}
-    cluster.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    try:
-        made.apply()
-        made.wait()
+    with installed(cluster, given) as made:
         yield made
-    finally:
-        made.helm("uninstall", made.release, "--ignore-not-found", "--wait")
-        cluster.kubectl("delete", "namespace", made.namespace, "--timeout=120s")
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import json
 import secrets
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -142,6 +142,39 @@ class Installation:
         """Return the platform's own keys, as Kubernetes writes them."""
         data: dict[str, str] = self.kube.get("secret", "-n", self.namespace, f"{self.name}-secrets")["data"]
         return data
+
+
+@contextmanager
+def installed(kube: Kubectl, images: dict[str, str], **changed: Any) -> Iterator[Installation]:
+    """Install a platform of `images` in a namespace of its own, with every part running, and leave nothing of it.
+
+    `changed` are values in place of those of `values_for` at the top.
+    """
+    address = next(
+        found["address"]
+        for found in kube.get("nodes")["items"][0]["status"]["addresses"]
+        if found["type"] == "InternalIP"
+    )
+    port = free_node_port(kube)
+    url = f"http://{address}:{port}"
+    values = values_for(images, public_url=url, node_port=port)
+    config = values["config"] | changed.pop("config", {})
+    made = Installation(
+        kube=kube,
+        namespace=f"test-{secrets.token_hex(3)}",
+        release="sky",
+        url=url,
+        values=values | {"config": config} | changed,
+    )
+    metadata = {"name": made.namespace, "labels": BASELINE}
+    kube.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    try:
+        made.apply()
+        made.wait()
+        yield made
+    finally:
+        made.helm("uninstall", made.release, "--ignore-not-found", "--wait")
+        kube.kubectl("delete", "namespace", made.namespace, "--timeout=120s")
 
 
 async def until(what: str, condition: Callable[[], Any], *, within_s: float = 60) -> float:
