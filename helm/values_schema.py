@@ -18,8 +18,8 @@ from astrocloud.core.runtime import SERVICES
 
 FILE: Final = Path(__file__).parent / "astrocloud" / "values.schema.json"
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
-"""A Kubernetes quantity such as ``512Mi``, always written as a text."""
+Bytes = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+"""A Kubernetes quantity of bytes; ``500m`` would be half a byte."""
 
 Labels = dict[str, str]
 Raw = dict[str, Any]
@@ -121,7 +121,7 @@ class BundledDatabase(Placed):
 
     image: Image
     """Its image: Debian's PostgreSQL 15 with the platform's two databases."""
-    size: Quantity = "10Gi"
+    size: Bytes = "10Gi"
     """The size of its volume."""
     storageClassName: str | None = None
     """The class of its volume; empty: the cluster's default."""
@@ -161,7 +161,7 @@ class ClaimTree(Block):
 
     existingClaim: str = ""
     """A claim that is there; empty: the chart makes one, and leaves it when it is uninstalled."""
-    size: Quantity = "100Gi"
+    size: Bytes = "100Gi"
     """The size of the volume."""
     storageClassName: str | None = None
     """A class whose volumes are ReadWriteMany; empty: the cluster's default."""
@@ -215,8 +215,8 @@ class Reserve(Block):
 class ServerPods(Block):
     """People's own servers on the cluster."""
 
-    namespacePrefix: str = Field(default="astro-", pattern=r"^[a-z][a-z0-9-]{0,30}-$")
-    """What the names of people's namespaces begin with."""
+    namespacePrefix: str = Field(default="astro-", pattern=r"^[a-z][a-z0-9-]{0,29}-$")
+    """What the names of people's namespaces begin with; 31 characters at most, as a username has up to 32."""
     nodeSelector: Labels = {}
     """Labels that their nodes have."""
     tolerations: list[Raw] = []
@@ -225,7 +225,7 @@ class ServerPods(Block):
     """How much of its limits a server is sure of."""
     queueWaitSeconds: int = Field(default=8, ge=0, le=3600)
     """How long a server waits for room, in seconds; more where the cluster grows when it is full."""
-    tmpSize: Quantity = "10Gi"
+    tmpSize: Bytes = "10Gi"
     """How much a server may hold in ``/tmp``, on its node's disk."""
     dns: list[Raw] | None = None
     """Where names are looked up, as peers of a network policy; by default the namespace kube-system."""

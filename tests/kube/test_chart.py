@@ -1,6 +1,8 @@
 """The chart renders to what Kubernetes takes, and to nothing it should not hold."""
 
 import json
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -30,14 +32,30 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program("helm"), *arguments], capture_output=True, text=True, check=False)
 
 
-def render(*arguments: str | Path) -> str:
-    done = helm("template", "astrocloud", CHART, "--namespace", "platform", *arguments)
+def render(*arguments: str | Path, chart: Path = CHART) -> str:
+    done = helm("template", "astrocloud", chart, "--namespace", "platform", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def objects(*arguments: str | Path) -> list[dict[str, Any]]:
-    return [document for document in yaml.safe_load_all(render(*arguments)) if document]
+class OnceLoader(yaml.SafeLoader):
+    """Refuses a key that is written twice, of which PyYAML would take the last."""
+
+
+def _mapping(loader: OnceLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise yaml.constructor.ConstructorError(None, None, f"written twice: {twice}", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def objects(*arguments: str | Path, chart: Path = CHART) -> list[dict[str, Any]]:
+    rendered = render(*arguments, chart=chart)
+    return [document for document in yaml.load_all(rendered, OnceLoader) if document]
 
 
 def pods(made: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -110,6 +128,9 @@ def test_kubeconform_refuses_what_kubernetes_does_not_know() -> None:
         ("storage.tree.kind=nsf", "kind"),
         ("services.protal.replicas=2", "protal"),
         ("hub.image.digest=sha256:12", "digest"),
+        ("servers.tmpSize=500m", "tmpSize"),
+        # A person's name has up to 32 characters, a namespace's up to 63.
+        ("servers.namespacePrefix=a23456789-123456789-123456789-1-", "namespacePrefix"),
     ],
 )
 def test_a_typo_is_refused(setting: str, named: str) -> None:
@@ -211,7 +232,121 @@ def test_the_configuration_arrives_as_it_was_given() -> None:
 def test_every_set_of_values_gives_settings_that_the_parts_take(values: Path) -> None:
     settings = settings_in(objects("--values", values))
 
-    Cluster.model_validate(yaml.safe_load(settings["data"]["cluster.yaml"]))
+    Cluster.model_validate(yaml.load(settings["data"]["cluster.yaml"], OnceLoader))
+
+
+def test_servers_look_names_up_where_they_are_told_to() -> None:
+    def told(*arguments: str | Path) -> list[dict[str, Any]]:
+        settings = settings_in(objects(*arguments))["data"]["cluster.yaml"]
+        return Cluster.model_validate(yaml.safe_load(settings)).servers.dns
+
+    everything = Path(__file__).parent / "values" / "everything.yaml"
+    platform = 'networkPolicies.dns=[{"ipBlock":{"cidr":"192.0.2.1/32"}}]'
+
+    assert told("--values", everything) == [{"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    assert told("--set-json", platform) == [{"ipBlock": {"cidr": "192.0.2.1/32"}}]
+
+
+def templates(made: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return kind/name -> the template of every pod that a controller makes."""
+    found = {}
+    for document in made:
+        if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet"}:
+            found[f"{document['kind']}/{document['metadata']['name']}"] = document["spec"]["template"]
+    return found
+
+
+def test_a_new_version_of_the_chart_alone_restarts_nothing(tmp_path: Path) -> None:
+    digests = Path(__file__).parent / "values" / "production.yaml"
+    newer = tmp_path / "astrocloud"
+    shutil.copytree(CHART, newer)
+    about = newer / "Chart.yaml"
+    about.write_text(re.sub(r"(?m)^(version|appVersion): .*$", r'\1: "77.0.0"', about.read_text(encoding="utf-8")))
+
+    before, after = objects("--values", digests), objects("--values", digests, chart=newer)
+
+    assert "77.0.0" in json.dumps(after)
+    assert templates(after) == templates(before)
+
+
+def test_every_part_leaves_a_lost_node_soon(values: Path) -> None:
+    made = templates(objects("--values", values))
+
+    for name, template in made.items():
+        if name.startswith("DaemonSet/"):
+            continue
+        seconds = {
+            toleration["key"].rpartition("/")[2]: toleration["tolerationSeconds"]
+            for toleration in template["spec"]["tolerations"]
+            if "tolerationSeconds" in toleration
+        }
+        assert seconds == {"not-ready": 30, "unreachable": 30}, name
+
+
+def test_how_long_a_part_stays_on_a_lost_node_is_the_operator_s_to_say() -> None:
+    own = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    made = templates(objects("--set-json", f"hub.tolerations={json.dumps([own])}"))
+
+    told = made["Deployment/astrocloud-hub"]["spec"]["tolerations"]
+
+    assert [each for each in told if each["key"] == own["key"]] == [own]
+
+
+READS = {
+    "hub": {
+        *("hub-cookie", "hub-crypt", "proxy-token", "internal", "passport-client", "database-password"),
+        *("service-operator", "service-portal", "service-passport", "service-vospace"),
+    },
+    "passport": {
+        *("internal", "passport-client", "passport-keys", "proxy-token", "canary", "database-password"),
+        *("service-operator", "service-passport"),
+    },
+    "portal": {"canary", "service-portal", "database-password"},
+    "vospace": {"internal", "service-vospace", "database-password"},
+}
+"""The platform's secrets that each part has as files."""
+
+
+def mounted(made: list[dict[str, Any]], part: str) -> dict[str, str]:
+    """Return file -> Secret of what a part has in its folder of secrets."""
+    (volume,) = [
+        each
+        for each in templates(made)[f"Deployment/astrocloud-{part}"]["spec"]["volumes"]
+        if each["name"] == "secrets"
+    ]
+    return {
+        item["path"]: source["secret"]["name"]
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+
+
+@pytest.mark.parametrize("part", READS)
+def test_a_part_has_the_secrets_that_it_reads(part: str) -> None:
+    assert mounted(objects(), part).keys() == READS[part]
+
+
+@pytest.mark.parametrize("part", READS)
+def test_the_password_of_an_external_database_is_the_operator_s(part: str) -> None:
+    external = ("database.kind=external", "database.external.host=db", "database.external.passwordSecret=mine")
+
+    found = mounted(objects("--set", ",".join(external)), part)
+
+    assert {"database-password", "database-ca"} <= found.keys() <= READS[part] | {"database-ca"}
+    assert {name for name, secret in found.items() if secret == "mine"} == {"database-password", "database-ca"}
+
+
+def test_a_secret_that_the_configuration_names_is_there_for_whom_it_concerns() -> None:
+    other = {
+        "kind": "cstcloud",
+        "client_id": "astro",
+        "client_secret": {"file": "/srv/astrocloud/secrets/cstcloud"},
+    }
+    made = objects("--set-json", f"config.passport={json.dumps(other)}")
+
+    having = {part for part in READS if "cstcloud" in mounted(made, part)}
+
+    assert having == {"hub", "passport"}
 
 
 def test_an_image_is_named_by_its_digest() -> None:

@@ -113,13 +113,14 @@ capabilities: {drop: [ALL]}
 {{- /* What every pod of ours takes from its values: dict "root" "part" "values" "priority" "uid". */}}
 {{- define "astrocloud.podMetadata" -}}
 labels:
-  {{- include "astrocloud.labels" . | nindent 2 }}
+  {{- /* Not the chart's version: a new one would restart parts in which nothing has changed. */}}
+  {{- include "astrocloud.selector" . | nindent 2 }}
   {{- with .values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 annotations:
   {{- /* A part reads these at its start, so a change of them restarts it. */}}
-  astrocloud.org/settings: {{ include (print $.root.Template.BasePath "/settings.yaml") .root | sha256sum }}
+  astrocloud.org/settings: {{ (include (print $.root.Template.BasePath "/settings.yaml") .root | fromYaml).data | toJson | sha256sum }}
   {{- with .values.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -139,10 +140,16 @@ priorityClassName: {{ include "astrocloud.clusterName" .root }}-platform
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.tolerations }}
 tolerations:
+  {{- with .values.tolerations }}
   {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- end }}
+  {{- /* Off a node that is lost after half a minute, where Kubernetes would wait for five. */}}
+  {{- range $lost := list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+  {{- if not (has $lost (include "astrocloud.keys" ($.values.tolerations | default list) | fromJsonArray)) }}
+  - {key: {{ $lost }}, operator: Exists, effect: NoExecute, tolerationSeconds: 30}
+  {{- end }}
+  {{- end }}
 {{- with .values.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
@@ -166,28 +173,66 @@ securityContext:
 - {name: tmp, mountPath: /tmp}
 {{- end -}}
 
+{{- /* The platform's own secrets that a part reads: dict "root" "part". The hub knows every service by its token, and the
+     passport's pod is where an operator gives commands; a service has no other's. */}}
+{{- define "astrocloud.secretsOf" -}}
+{{- $tokens := list -}}
+{{- range include "astrocloud.serviceNames" .root | fromJsonArray }}{{ $tokens = append $tokens (printf "service-%s" .) }}{{ end -}}
+{{- $own := dict
+  "hub" (concat (list "hub-cookie" "hub-crypt" "proxy-token" "internal" "passport-client" "service-operator") $tokens)
+  "passport" (list "internal" "passport-client" "passport-keys" "proxy-token" "canary" "service-operator" "service-passport")
+  "portal" (list "canary" "service-portal")
+  "vospace" (list "internal" "service-vospace") -}}
+{{- toJson (get $own .part | default (list "internal" (printf "service-%s" .part))) -}}
+{{- end -}}
+
+{{- /* Files beside them that the configuration names, such as another passport's client secret. */}}
+{{- define "astrocloud.secretsNamed" -}}
+{{- $named := list -}}
+{{- range regexFindAll "/srv/astrocloud/secrets/[A-Za-z0-9._-]+" (toJson .Values.config) -1 }}{{ $named = append $named (base .) }}{{ end -}}
+{{- toJson (uniq $named) -}}
+{{- end -}}
+
+{{- /* dict "root" "part". */}}
 {{- define "astrocloud.dataVolumes" -}}
+{{- $secret := include "astrocloud.secret" .root -}}
+{{- $database := include "astrocloud.databaseSecret" .root -}}
+{{- $read := include "astrocloud.secretsOf" . | fromJsonArray -}}
+{{- if eq $secret $database }}{{ $read = append $read "database-password" }}{{ end -}}
+{{- if has .part (list "hub" "passport") }}{{ $read = concat $read (include "astrocloud.secretsNamed" .root | fromJsonArray) | uniq }}{{ end -}}
 - name: data
   emptyDir: {}
 - name: tmp
   emptyDir: {}
 - name: settings
-  configMap: {name: {{ include "astrocloud.fullname" . }}-settings}
+  configMap: {name: {{ include "astrocloud.fullname" .root }}-settings}
 - name: secrets
   projected:
     defaultMode: 0440
     sources:
-      - secret: {name: {{ include "astrocloud.secret" . }}}
-      {{- if ne (include "astrocloud.secret" .) (include "astrocloud.databaseSecret" .) }}
       - secret:
-          name: {{ include "astrocloud.databaseSecret" . }}
+          name: {{ $secret }}
+          items:
+            {{- range sortAlpha $read }}
+            - {key: {{ . }}, path: {{ . }}}
+            {{- end }}
+      {{- if ne $secret $database }}
+      - secret:
+          name: {{ $database }}
           items: [{key: database-password, path: database-password}]
       - secret:
-          name: {{ include "astrocloud.databaseSecret" . }}
+          name: {{ $database }}
           # The authority that the server's certificate is checked by, if it is not one that everybody knows.
           items: [{key: database-ca, path: database-ca}]
           optional: true
       {{- end }}
+{{- end -}}
+
+{{- /* The taints that tolerations name. */}}
+{{- define "astrocloud.keys" -}}
+{{- $keys := list -}}
+{{- range . }}{{ $keys = append $keys .key }}{{ end -}}
+{{- toJson $keys -}}
 {{- end -}}
 
 {{- /* The services there are: every key of `services` but the image. */}}
