@@ -167,7 +167,7 @@ async def test_new_folder_rename_and_names_that_are_taken(space: Space) -> None:
         assert (await post(space, "/folder", path="/home/ada", name=bad)).status == 400, bad
     space.write("/home/ada/a.tar.gz")
     answer = await post(space, "/exists", path="/home/ada", names=["a.tar.gz", "b"])
-    assert load(answer)["taken"] == {"a.tar.gz": {"kind": "file", "free": "a (2).tar.gz"}}
+    assert load(answer)["taken"] == {"a.tar.gz": {"kind": "file", "size": 1, "free": "a (2).tar.gz"}}
     answer = await post(space, "/rename", path="/home/ada/a.tar.gz", name="Night 1")
     assert answer.status == 409
     answer = await post(space, "/rename", path="/home/ada/a.tar.gz", name="夜 1.tgz")

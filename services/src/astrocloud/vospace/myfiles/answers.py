@@ -60,9 +60,9 @@ def paths_in(document: dict[str, Any], name: str) -> list[NodePath]:
     return [path_in(each) for each in value]
 
 
-def new_name(text: str) -> bytes:
-    """Return `text`, what a person typed, as the name of a file. Raises `Fault` (``InvalidURI``)."""
-    name = text.strip().encode("utf-8", "replace")
+def new_name(text: str, *, typed: bool = True) -> bytes:
+    """Return `text` as the name of a file, without the blanks around what a person `typed`. Raises ``InvalidURI``."""
+    name = (text.strip() if typed else text).encode("utf-8", "replace")
     if not name or name in {b".", b".."} or b"/" in name or b"\0" in name or len(name) > 255:
         reason = "a name has 1 to 255 bytes, no slash, and is not made of dots"
         raise Fault("vospace-invalid-uri", uri=text[:200], reason=reason)

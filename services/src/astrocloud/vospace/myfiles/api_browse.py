@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,13 +16,15 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import CONTAINER, NodePath, NodeRequest, Person
 from astrocloud.vospace.myfiles.answers import API, answer, document_of, new_name, only, path_in, text_in
-from astrocloud.vospace.myfiles.entries import entry, exists, free_name, kind_of
+from astrocloud.vospace.myfiles.entries import entry, exists, free_name, kind_of, standing
+from astrocloud.vospace.myfiles.picks import picked
 from astrocloud.vospace.myfiles.views import SORTS, WINDOW_LIMIT, Views, Wish
 from astrocloud.vospace.quotas import Limits
 
 COUNTED_S: Final = 300.0
 """How often a home or project that is looked at is counted anew at most, in seconds."""
 _NAMES_LIMIT = 10_000
+_SOME: Final = 10
 _SEARCHES: Final = 4
 """How many searches run at once."""
 
@@ -173,31 +176,40 @@ class BrowseApi:
         }
 
     async def _exists(self, request: web.Request) -> web.StreamResponse:
-        """Tell which of ``names`` something in the folder ``path`` has already, and of what kind that is."""
+        """Tell what in the folder ``path`` has one of ``names``, and a name beside it that is free.
+
+        Of what is picked in a list instead, which may be very much, only how many names are taken and some of them.
+        """
         person = await self._door.person(request, write=True)
         document = await document_of(request)
         path, names = path_in(text_in(document, "path")), document.get("names")
+        if names is None:
+            return answer(await self._door.run(self._taken, person, path, document))
         if not isinstance(names, list) or len(names) > _NAMES_LIMIT or not all(isinstance(n, str) for n in names):
             raise invalid_argument(f"`names` is no list of at most {_NAMES_LIMIT} names")
 
         def work() -> dict[str, dict[str, Any]]:
-            found = {}
-            for name in names:
-                there = path / new_name(name)
-                if exists(self._nodes, person, there):
-                    free = free_name(self._nodes, person, there)
-                    found[name] = {"kind": kind_of(self._nodes, person, there), "free": free.shown_name}
-            return found
+            wanted = {encoded: name for name in names if (encoded := _encoded(name))}
+            there = standing(self._nodes, person, path, wanted)
+            return {
+                wanted[name]: {**told, "free": free_name(self._nodes, person, path / name).shown_name}
+                for name, told in there.items()
+            }
 
         return answer({"taken": await self._door.run(work)})
 
+    def _taken(self, person: Person, path: NodePath, document: dict[str, Any]) -> dict[str, Any]:
+        names = dict.fromkeys(item.name for item in picked(self._views, person, document) if item.parent != path)
+        there = standing(self._nodes, person, path, names)
+        return {"count": len(there), "some": [(path / name).shown_name for name in islice(there, _SOME)]}
+
     async def _folder(self, request: web.Request) -> web.StreamResponse:
-        """Make the folder ``name`` in ``path``; with ``parents`` a path of folders, of which some may be there."""
+        """Make the folder ``name`` in ``path``; with ``parents`` a path of folders as they are called on a disk."""
         person = await self._door.person(request, write=True)
         document = await document_of(request)
         path, parents = path_in(text_in(document, "path")), document.get("parents") is True
         given = text_in(document, "name")
-        names = [new_name(name) for name in (given.split("/") if parents else [given])]
+        names = [new_name(name, typed=not parents) for name in (given.split("/") if parents else [given])]
 
         def work() -> dict[str, Any]:
             here = path
@@ -228,6 +240,12 @@ class BrowseApi:
             return entry(self._nodes, person, target)
 
         return answer(await self._door.run(work))
+
+
+def _encoded(name: str) -> bytes:
+    """Return the name of a file on somebody's disk; empty for what can name nothing here."""
+    encoded = name.encode("utf-8", "replace")
+    return b"" if encoded in {b".", b".."} or b"/" in encoded or b"\0" in encoded else encoded
 
 
 def _wish(request: web.Request) -> Wish:

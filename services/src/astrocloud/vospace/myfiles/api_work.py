@@ -1,6 +1,7 @@
 """Work on many files over HTTP: begun, watched, ended; what is in the trash; uploads that are not whole."""
 
 import asyncio
+import json
 import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from astrocloud.core.errors import RequestError
-from astrocloud.core.uws.jobs import Jobs
+from astrocloud.core.uws.jobs import Jobs, Turn
 from astrocloud.core.uws.models import COMPLETED, ERROR, EXECUTING, Job, Result
 from astrocloud.core.uws.store import JobStore
 from astrocloud.core.web import language_of
@@ -67,7 +68,7 @@ class WorkApi:
         self._partials = partials
         self._resuming = resuming
         self._tasks: dict[str, Task] = {}
-        self.jobs = Jobs(store=store, name="vospace/my-files", work=self._work)
+        self.jobs = Jobs(store=store, name="vospace/my-files", work=self._work, progress=self._progress)
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes."""
@@ -97,21 +98,28 @@ class WorkApi:
         task.language = language_of(request)
         job = await self.jobs.create(owner=person.name, parameters={"do": task.kind, "items": str(len(task.items))})
         self._tasks[job.id] = task
-        while len(self._tasks) > _KEPT:
-            self._tasks.pop(next(iter(self._tasks)))
+        ended = [key for key, each in self._tasks.items() if each.ended]
+        for key in ended[: max(0, len(self._tasks) - _KEPT)]:  # what has not begun yet is not told only, but needed
+            del self._tasks[key]
         job = await self.jobs.run(job)
         for _phase in range(2):  # queued, executing
             job = await self.jobs.wait(job, seconds=AT_ONCE_S)
         return answer(self._told(job), status=201)
 
-    async def _work(self, job: Job) -> Sequence[Result]:
+    def _progress(self, job_id: str) -> str | None:
+        task = self._tasks.get(job_id)
+        return json.dumps(task.document()) if task is not None else None
+
+    async def _work(self, job: Job, _turn: Turn) -> Sequence[Result]:
         task = self._tasks[job.id]
-        person = await self._door.named(job.owner)
         try:
+            person = await self._door.named(job.owner)
             await self._door.run(self._works.run, person, task)
         except asyncio.CancelledError:
             task.stop.set()
             raise
+        finally:
+            task.ended = True
         return [Result("done", str(task.done)), Result("failed", str(task.failed))]
 
     def _told(self, job: Job) -> dict[str, Any]:
@@ -123,6 +131,8 @@ class WorkApi:
         }
         if task is not None:
             return {**told, **task.document()}
+        if job.progress is not None and job.phase != COMPLETED:  # another process does it
+            return {**told, **json.loads(job.progress)}
         results = {result.id: result.href for result in job.results}
         return {**told, "do": job.parameters.get("do", ""), **{name: int(value) for name, value in results.items()}}
 
@@ -140,6 +150,7 @@ class WorkApi:
         task = self._tasks.get(job.id)
         if task is not None:
             task.stop.set()
+            task.ended = True
         return answer(self._told(await self.jobs.abort(job)))
 
     async def _contents(self, request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,9 @@
 """What a page tells of a file, a folder or a link."""
 
+import errno
 import os
 import stat
+from collections.abc import Iterable
 from typing import Any, Final
 
 from astrocloud.vospace import acl, posix
@@ -87,6 +89,27 @@ def entry(nodes: Nodes, person: Person, path: NodePath) -> dict[str, Any]:
     return told
 
 
+def standing(nodes: Nodes, person: Person, folder: NodePath, names: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
+    """Return which of `names` something in `folder` has, with its kind and size as far as `person` may see them.
+
+    A name that nothing can have is not among them.
+    """
+    found: dict[bytes, dict[str, Any]] = {}
+    reader = nodes.reader(person)
+    with nodes.acting(person, folder, acl.READ | acl.PASS), nodes.tree.node(folder) as place:
+        for name in names:
+            try:
+                os.stat(name, dir_fd=place, follow_symlinks=False)
+            except OSError as err:
+                if err.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
+                    continue
+                raise nodes.tree.refusal(err, folder) from err
+            node = reader.child(place, folder, name, "properties")
+            told = describe(node) if node is not None else {"kind": "file", "size": None}
+            found[name] = {"kind": told["kind"], "size": told["size"]}
+    return found
+
+
 def kind_of(nodes: Nodes, person: Person, path: NodePath) -> str | None:
     """Return ``folder``, ``file`` or ``link``, or `None` where `person` finds nothing."""
     try:
@@ -114,7 +137,7 @@ def free_name(nodes: Nodes, person: Person, path: NodePath) -> NodePath:
     for number in range(2, 10_000):
         mark = f" ({number})".encode()
         room = NAME_LIMIT_BYTES - len(mark) - len(extension)
-        candidate = path.parent / (_cut(stem, room) + mark + extension)
+        candidate = path.parent / (cut(stem, room) + mark + extension)
         if not exists(nodes, person, candidate):
             return candidate
     raise Fault("vospace-duplicate-node", uri=str(path))
@@ -130,6 +153,6 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
     return stem, dot + extension
 
 
-def _cut(stem: bytes, room: int) -> bytes:
+def cut(stem: bytes, room: int) -> bytes:
     """Return as much of `stem` as fits into `room` bytes without half a character."""
     return stem if len(stem) <= room else stem[:room].decode("utf-8", "ignore").encode()

@@ -11,7 +11,7 @@ from astrocloud.vospace import acl, walking
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import NodePath, NodeRequest, Person
-from astrocloud.vospace.myfiles.entries import exists, free_name
+from astrocloud.vospace.myfiles.entries import cut, exists, free_name
 from astrocloud.vospace.myfiles.trash import Trash
 
 KINDS: Final = ("copy", "move", "trash", "delete", "restore", "share")
@@ -47,6 +47,7 @@ class Task:
     problems: list[dict[str, str]] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+    ended: bool = False
 
     def tell(self, size: int, files: int) -> None:
         """Count what has been copied. Raises `Stopped`."""
@@ -166,7 +167,7 @@ class Works:
         if task.conflict != "replace" or not exists(self._nodes, person, target):
             return bring(target)
         # No name of the kind that is swept: it may be all that there is of what is moved.
-        beside = bring(target.parent / (b"." + target.name[:200] + b".replacing-" + secrets.token_hex(8).encode()))
+        beside = bring(target.parent / (b"." + cut(target.name, 200) + b".replacing-" + secrets.token_hex(8).encode()))
         thrown: NodePath | None = None
         try:
             thrown = self._trash.put(person, target)
