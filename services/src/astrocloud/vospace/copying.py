@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from astrocloud.vospace import attributes, posix
@@ -19,6 +19,7 @@ from astrocloud.vospace.storage import (
     new_mode,
     refusal,
     sync_folder,
+    working_on,
 )
 
 _STEP: Final = 1 << 26
@@ -32,7 +33,23 @@ def say_nothing(_size: int, _files: int) -> None:
     """Tell nobody."""
 
 
-def copy(tree: Tree, source: NodePath, target: NodePath, *, identity: Identity, tell: Tell = say_nothing) -> None:
+Appear = Callable[[NodePath, int], None]
+"""Is told where something is about to appear, and its inode; what it raises keeps it from that."""
+
+
+def note_nothing(_path: NodePath, _inode: int) -> None:
+    """Note nothing."""
+
+
+def copy(
+    tree: Tree,
+    source: NodePath,
+    target: NodePath,
+    *,
+    identity: Identity,
+    tell: Tell = say_nothing,
+    appear: Appear = note_nothing,
+) -> None:
     """Make `target` a copy of `source`; called inside `identity.acting_as`.
 
     Nobody sees the copy before all of it is there. Links are copied as links; devices and pipes are left out.
@@ -52,8 +69,11 @@ def copy(tree: Tree, source: NodePath, target: NodePath, *, identity: Identity, 
         else:
             raise tree.creation_refusal(FileExistsError(errno.EEXIST, ""), target)
         hidden = hidden_name(new.name)
-        try:
+        with ExitStack() as work:
             try:
+                if stat.S_ISDIR(os.stat(old.name, dir_fd=old.folder, follow_symlinks=False).st_mode):
+                    work.enter_context(working_on(new.folder, hidden))
+                work.callback(_discard, new.folder, hidden)
                 _copy(old.folder, old.name, new.folder, hidden, tell)
             except PermissionError as err:
                 raise Fault("vospace-permission-denied", uri=f"{source} -> {target}") from err
@@ -61,13 +81,11 @@ def copy(tree: Tree, source: NodePath, target: NodePath, *, identity: Identity, 
                 raise tree.refusal(err, source) from err
             except OSError as err:
                 raise refusal(err, target) from err
+            appear(target, os.stat(hidden, dir_fd=new.folder, follow_symlinks=False).st_ino)
             try:
                 posix.rename_new(hidden, new.folder, new.name, new.folder)
             except OSError as err:
                 raise tree.creation_refusal(err, target) from err
-        except BaseException:
-            _discard(new.folder, hidden)
-            raise
         sync_folder(new.folder)
 
 
@@ -101,8 +119,6 @@ def _copy_folder(place: int, new_folder: int, new_name: bytes, tell: Tell, depth
     os.mkdir(new_name, 0o700 if mode is not None else 0o777, dir_fd=new_folder)
     inner = os.open(new_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new_folder)
     try:
-        if is_hidden(new_name):
-            lock(inner)
         if mode is not None:
             os.fchmod(inner, mode | (os.fstat(inner).st_mode & stat.S_ISGID))
         folder = os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

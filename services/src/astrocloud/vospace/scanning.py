@@ -15,9 +15,10 @@ import structlog
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import NodePath, is_hidden
 from astrocloud.vospace.posix import DEEPEST, TooDeepError
-from astrocloud.vospace.storage import Tree, empty_and_remove, measure
+from astrocloud.vospace.storage import Tree, empty_and_remove, lock_name, measure
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCKABLE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LEFT_BEHIND_S: Final = 60.0
 """Younger hidden files are left to whoever makes them, in seconds."""
 
@@ -62,7 +63,7 @@ def sweep(
     Names in `keep` stay: these uploads can be resumed. So do those that `resumable` tells by the time that a file's
     lock was got: an upload may have begun since `keep` was asked for. Any other that lives holds a lock on its file. A
     hidden folder is half of a removal or of a copy: nobody was told that either is done, and either may be made undone.
-    A copy under way is locked like an upload.
+    A copy under way holds a lock on a file beside it.
     """
     count = 0
     if depth > DEEPEST:
@@ -77,13 +78,13 @@ def sweep(
                         count += sweep(
                             inner, older_than_s=older_than_s, keep=keep, resumable=resumable, depth=depth + 1
                         )
-                    elif _is_dead(inner, older_than_s):
+                    elif _is_abandoned(folder, name, inner, older_than_s):
                         empty_and_remove(folder, name)
                         count += 1
                 finally:
                     os.close(inner)
             elif is_hidden(name) and name not in keep and stat.S_ISREG(status.st_mode):
-                inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                inner = os.open(name, _LOCKABLE, dir_fd=folder)
                 try:
                     if _is_dead(inner, older_than_s) and name not in resumable():
                         os.unlink(name, dir_fd=folder)
@@ -93,10 +94,30 @@ def sweep(
     return count
 
 
-def _is_dead(descriptor: int, older_than_s: float) -> bool:
-    # Between making a hidden file and locking it there is a moment.
-    if time.time() - os.fstat(descriptor).st_ctime < older_than_s:
+def _is_abandoned(folder: int, name: bytes, inner: int, older_than_s: float) -> bool:
+    """Tell whether nobody works on the hidden folder `name`, open as `inner`, any more."""
+    if _is_young(inner, older_than_s):
         return False
+    try:
+        beside = os.open(lock_name(name), _LOCKABLE, dir_fd=folder)
+    except OSError:
+        return True  # half of a removal: if that goes on it does the same work
+    try:
+        return _is_free(beside)
+    finally:
+        os.close(beside)
+
+
+def _is_dead(descriptor: int, older_than_s: float) -> bool:
+    return not _is_young(descriptor, older_than_s) and _is_free(descriptor)
+
+
+def _is_young(descriptor: int, older_than_s: float) -> bool:
+    # Between making something hidden and locking it there is a moment.
+    return time.time() - os.fstat(descriptor).st_ctime < older_than_s
+
+
+def _is_free(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -301,6 +301,8 @@ class Tree:
     def remove_one(self, path: NodePath) -> tuple[int, int]:
         """Remove what is at `path`, a folder only when it is empty; return the bytes and the files that went.
 
+        It is the caller who makes that last: many are removed one after the other.
+
         Raises
         ------
         Fault
@@ -398,10 +400,33 @@ def hidden_name(name: bytes) -> bytes:
 
 
 def lock(descriptor: int) -> None:
-    """Mark the hidden file or folder that `descriptor` is open on as being worked on, as long as it is open."""
+    """Mark the hidden file that `descriptor` is open on for writing as being worked on, as long as it is open."""
     # Only a sweep holds it otherwise, and then does the same work.
     with suppress(BlockingIOError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def lock_name(hidden: bytes) -> bytes:
+    """Return the name of the file beside the hidden folder `hidden` that is locked while somebody works on that.
+
+    Between the nodes of a network file system only locks of files hold, and only when they are open for writing.
+    """
+    return b".lock" + hidden
+
+
+@contextmanager
+def working_on(folder: int, hidden: bytes) -> Iterator[None]:
+    """Mark the hidden folder `hidden`, which is still to be made in `folder`, as being worked on inside the block."""
+    name = lock_name(hidden)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        lock(descriptor)
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+        os.close(descriptor)
 
 
 def new_mode(folder: int) -> int | None:
@@ -466,12 +491,17 @@ def _may_write(descriptor: int) -> bool:
 
 
 def empty_and_remove(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
-    """Remove the folder `name` with all in it; return the bytes and files that went. Raises `OSError`."""
+    """Remove the folder `name` with all in it; return the bytes and files that went. Raises `OSError`.
+
+    Two may remove one folder at the same time, on two nodes: what the other one took is no error.
+    """
     posix.check_depth(depth)
     size = count = 0
-    descriptor = os.open(name, _FOLDER | os.O_CLOEXEC, dir_fd=folder)
     try:
-        lock(descriptor)
+        descriptor = os.open(name, _FOLDER | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return 0, 0
+    try:
         with os.scandir(descriptor) as entries:
             batch = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
         for child, is_folder in batch:
@@ -479,14 +509,20 @@ def empty_and_remove(folder: int, name: bytes, depth: int = 0) -> tuple[int, int
                 inner_size, inner_count = empty_and_remove(descriptor, child, depth + 1)
                 size, count = size + inner_size, count + inner_count
                 continue
-            status = os.stat(child, dir_fd=descriptor, follow_symlinks=False)
-            os.unlink(child, dir_fd=descriptor)
+            try:
+                status = os.stat(child, dir_fd=descriptor, follow_symlinks=False)
+                os.unlink(child, dir_fd=descriptor)
+            except FileNotFoundError:
+                continue
             if not is_hidden(child):
                 size += status.st_size if stat.S_ISREG(status.st_mode) else 0
                 count += 1
     finally:
         os.close(descriptor)
-    os.rmdir(name, dir_fd=folder)
+    try:
+        os.rmdir(name, dir_fd=folder)
+    except FileNotFoundError:
+        return size, count
     return size, count + 1
 
 

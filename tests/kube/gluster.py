@@ -1,0 +1,146 @@
+"""A GlusterFS volume with three replicas on three machines of their own, for the tests."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.kube.cluster.layout import REPOSITORY, Host
+from tests.kube.cluster.machines import (
+    ClusterError,
+    daemon,
+    first_process,
+    inside,
+    power_off,
+    power_on,
+    run,
+    wait_until,
+)
+
+SERVERS: Final = tuple(Host(name=f"brick{number}", address=f"10.89.0.{20 + number}") for number in (1, 2, 3))
+_BRICKS: Final = "/var/lib/bricks"
+
+
+def need_packages() -> None:
+    """Install Debian's GlusterFS where it is missing. Raises `ClusterError`."""
+    need = REPOSITORY / "tools" / "need"
+    done = subprocess.run([need, "command -v glusterd glusterfs", "glusterfs-server", "glusterfs-client"], check=False)
+    if done.returncode:
+        raise ClusterError("GlusterFS is not installed; run as root: apt-get install glusterfs-server")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume, each file of it on every one of `SERVERS`."""
+
+    name: str
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it is served."""
+        return [server.address for server in SERVERS]
+
+    def command(self, *arguments: str) -> str:
+        """Return what ``gluster`` prints on the first server that is on."""
+        return run(*inside(SERVERS[0], "gluster", "--mode=script", *arguments))
+
+    def brick(self, server: Host) -> Path:
+        """Return where a server's own copy is, as this machine sees it."""
+        return server.folder / "var-lib" / "bricks" / self.name
+
+    def kill_brick(self, server: Host) -> None:
+        """End the process that serves a server's copy, as a crash would."""
+        pid = self._brick_process(server)
+        assert pid, f"no brick runs on {server.name}"
+        run(*inside(server, "kill", "-9", pid))
+        wait_until("the brick to end", lambda: self._brick_process(server) != pid, within_s=10)
+
+    def start_bricks(self) -> None:
+        """Start the bricks that do not run; they are healed from then on."""
+        self.command("volume", "start", self.name, "force")
+        wait_until("all bricks", lambda: all(map(self._brick_process, SERVERS)), within_s=30)
+
+    def _brick_process(self, server: Host) -> str:
+        found = subprocess.run(
+            inside(server, "pgrep", "-f", f"glusterfsd .*{_BRICKS}/{self.name}"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return found.stdout.split()[0] if found.stdout.split() else ""
+
+    def to_heal(self) -> int | None:
+        """Return how much is still to be copied to a brick that was away; `None` while one does not answer."""
+        with suppress(ClusterError):
+            told = re.findall(r"Number of entries: (\S+)", self.command("volume", "heal", self.name, "info"))
+            if len(told) == len(SERVERS) and all(number.isdigit() for number in told):
+                return sum(map(int, told))
+        return None
+
+    def wait_until_healed(self, *, within_s: float = 120) -> None:
+        """Return when all bricks hold the same."""
+        self.command("volume", "heal", self.name)
+        wait_until("the volume to heal", lambda: self.to_heal() == 0, within_s=within_s)
+
+    @contextmanager
+    def mounted_in(self, host: Host, at: str) -> Iterator[str]:
+        """Mount the volume in a machine."""
+        servers = [f"--volfile-server={address}" for address in self.addresses]
+        run(*inside(host, "mkdir", "-p", at, "/var/log/glusterfs"))
+        run(*inside(host, "glusterfs", "--process-name=fuse", "--acl", *servers, f"--volfile-id={self.name}", at))
+        try:
+            wait_until(f"the mount on {host.name}", lambda: self._is_mounted(host, at), within_s=20)
+            yield at
+        finally:
+            run(*inside(host, "umount", "--lazy", at))
+
+    @staticmethod
+    def _is_mounted(host: Host, at: str) -> bool:
+        mounts = Path(f"/proc/{first_process(host)}/mountinfo").read_text()
+        return any(line.split()[4] == at and "fuse.glusterfs" in line for line in mounts.splitlines())
+
+
+@contextmanager
+def volume(name: str) -> Iterator[Volume]:
+    """Serve a new volume; its servers and their bytes go with it."""
+    need_packages()
+    made = Volume(name)
+    try:
+        for server in SERVERS:
+            power_on(server)
+            run(*inside(server, "mkdir", "-p", "/var/lib/glusterd", "/var/log/glusterfs", "/run/gluster", _BRICKS))
+            daemon(server, "glusterd", "/usr/sbin/glusterd", "--no-daemon", "--log-file=-")
+        first, *others = SERVERS
+        wait_until("glusterd", lambda: _answers(first), within_s=30)
+        for server in others:
+            wait_until(f"{server.name} to join", lambda server=server: _joins(first, server), within_s=30)  # type: ignore[misc]
+        wait_until("all to know each other", lambda: _connected(first) == len(others), within_s=30)
+        bricks = [f"{server.address}:{_BRICKS}/{name}" for server in SERVERS]
+        made.command("volume", "create", name, "replica", str(len(bricks)), *bricks, "force")
+        # So that a test need not wait for 42 s until a brick that is gone counts as gone.
+        made.command("volume", "set", name, "network.ping-timeout", "5")
+        made.command("volume", "start", name)
+        yield made
+    finally:
+        for server in SERVERS:
+            power_off(server)
+            run("rm", "-rf", "--one-file-system", str(server.folder))
+
+
+def _answers(server: Host) -> bool:
+    with suppress(ClusterError):
+        return bool(run(*inside(server, "gluster", "peer", "status")))
+    return False
+
+
+def _joins(first: Host, other: Host) -> bool:
+    with suppress(ClusterError):
+        return "success" in run(*inside(first, "gluster", "peer", "probe", other.address))
+    return False
+
+
+def _connected(server: Host) -> int:
+    return run(*inside(server, "gluster", "peer", "status")).count("Peer in Cluster (Connected)")
