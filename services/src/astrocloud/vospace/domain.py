@@ -42,7 +42,7 @@ from astrocloud.vospace.models import (
 from astrocloud.vospace.opening import OpenFile, open_file, sum_if_settled
 from astrocloud.vospace.people import Owners
 from astrocloud.vospace.reading import Reader, Usage, readable
-from astrocloud.vospace.storage import Tree, measure
+from astrocloud.vospace.storage import Tree, measure, sync_folder
 from astrocloud.vospace.uploads import Upload, begin, reopen
 
 
@@ -424,14 +424,24 @@ class Nodes:
                 size, files = self.tree.remove(path)
             self._refund(path, size=size, files=files)
 
-    def delete_one(self, person: Person, path: NodePath) -> None:
-        """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does."""
+    def delete_one(self, person: Person, path: NodePath, *, lasting: bool = True) -> None:
+        """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does.
+
+        Unless it is to be `lasting`, the caller makes it that afterwards, by `make_lasting`.
+        """
         self._check_not_a_top(path)
         with self.busy(path):
             with self._as(person, path, acl.WRITE):
                 self._check_unlocked(path)
                 size, files = self.tree.remove_one(path)
+            if lasting:
+                self.make_lasting(person, path.parent)
             self._refund(path, size=size, files=files)
+
+    def make_lasting(self, person: Person, folder: NodePath) -> None:
+        """Let what `delete_one` removed from `folder` stay removed after a power failure."""
+        with suppress(Fault), self._as(person, folder, acl.WRITE), self.tree.node(folder) as descriptor:
+            sync_folder(descriptor)
 
     def purge(self, path: NodePath) -> None:
         """Remove the node at `path` and all below it as the platform, whoever owns it; one that is gone is no error."""

@@ -52,14 +52,21 @@ def delete_all(nodes: Nodes, person: Person, path: NodePath, stop: threading.Eve
     """
     nodes.get(person, path, "min")
     count = Count()
+    changed: set[NodePath] = set()
     for found in _below(nodes, person, path, count=count):
         if stop.is_set():
             break
         try:
-            nodes.delete_one(person, found)
-            count.done += 1
+            nodes.delete_one(person, found, lasting=False)
         except Fault:
             count.failed += 1
+        else:
+            count.done += 1
+            changed.discard(found)
+            changed.add(found.parent)
+    # Once for each folder that stays, not once for each node.
+    for folder in changed:
+        nodes.make_lasting(person, folder)
     return count
 
 

@@ -25,7 +25,7 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import CONTAINER, NodePath, NodeRequest, Person, is_hidden
 from astrocloud.vospace.myfiles.entries import free_name, kind_of
-from astrocloud.vospace.storage import empty_and_remove, hidden_name, refusal
+from astrocloud.vospace.storage import empty_and_remove, hidden_name, refusal, sync_folder
 
 NAME: Final = b".trash"
 SWEEP_S: Final = 3600.0
@@ -347,6 +347,7 @@ class Trash:
                 with suppress(OSError):
                     posix.rename_new(hidden, folder, place.name, folder)
                 raise
+            sync_folder(folder)  # before it is forgotten: nothing would purge it a second time
             self._nodes.charge(place, size=-size, files=-files)
 
     def _tops(self) -> list[NodePath]:
