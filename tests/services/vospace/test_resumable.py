@@ -55,8 +55,18 @@ async def test_upload_in_parts_is_there_when_it_is_whole(space: Space) -> None:
     answer = await space.get("/files/home/ada/big")
     assert (answer.body, answer.headers["Digest"]) == (data, digest(data))
     assert space.posix("/home/ada/big").stat().st_uid == 20001
-    assert (await space("HEAD", url, headers=TUS)).status == 404
     assert leftovers(space) == []
+    # Who did not hear that it came whole is told so, and changes nothing by asking; others are told nothing.
+    assert await offset_of(space, url) == len(data)
+    assert (await space.as_("bob")("HEAD", url, headers=TUS)).status == 404
+    assert (await go_on(space, url, len(data), b"")).status == 204
+    for offset, more in ((0, b"anew"), (len(data), b"more"), (0, b"")):
+        answer = await go_on(space, url, offset, more)
+        assert (answer.status, answer.headers["Upload-Offset"]) == (409, str(len(data)))
+    assert json.loads((await space.get("/api/uploads")).body)["uploads"] == []
+    assert (await space("DELETE", url, headers=TUS)).status == 204
+    assert (await space("HEAD", url, headers=TUS)).status == 404
+    assert space.posix("/home/ada/big").read_bytes() == data
 
 
 async def test_broken_connection_keeps_what_arrived(space: Space) -> None:
@@ -106,7 +116,7 @@ async def test_killed_between_the_files_place_and_its_record_nothing_is_lost(tmp
     async with running(tmp_path / "data", limits) as space:
         await space.upload("/home/ada/f", b"old")
         url = (await begin(space, "/home/ada/f", 10, replaces="true")).headers["Location"]
-        with patch.object(Partials, "remove", side_effect=OSError("killed here")):
+        with patch.object(Partials, "finish", side_effect=OSError("killed here")):
             assert (await go_on(space, url, 0, b"0123456789")).status == 500
     async with running(tmp_path / "data", limits) as space:
         assert space.posix("/home/ada/f").read_bytes() == b"0123456789"

@@ -85,9 +85,13 @@ class UploadsApi:
             return web.Response(status=415)
         person = await self._door.person(request, write=True)
         partial = await self._door.run(self._resuming.get, person, request.match_info["upload"])
+        offset = whole(request.headers.get("Upload-Offset", ""), name="Upload-Offset")
+        if partial.placed:
+            more = offset != partial.length or request.body_exists
+            headers = {"Upload-Offset": str(partial.length), **_until(partial)}
+            return web.Response(status=409 if more else 204, headers=headers)
         upload = await self._door.run(self._resuming.open, person, partial)
         try:
-            offset = whole(request.headers.get("Upload-Offset", ""), name="Upload-Offset")
             if offset != upload.size:
                 return web.Response(status=409, headers={"Upload-Offset": str(upload.size)})
             piece = bytearray()

@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     insert,
     select,
+    update,
 )
 
 from astrocloud.core.database import metadata
@@ -45,7 +46,7 @@ class Partial:
     owner: str
     path: NodePath
     hidden: bytes
-    """The name of its file, in the folder of `path`."""
+    """The name of its file, in the folder of `path`; empty once it is in its place."""
     length: int
     """How many bytes it will have."""
     charged: int
@@ -55,6 +56,11 @@ class Partial:
     replaces: bool
     """Whether it may take the place of a file."""
     expires_at: float
+
+    @property
+    def placed(self) -> bool:
+        """Whether all of it came and is in its place; kept for a while for who did not hear the answer."""
+        return not self.hidden
 
 
 class Partials:
@@ -83,9 +89,17 @@ class Partials:
 
     def of_owner(self, owner: str) -> list[Partial]:
         """Return the uploads of `owner`, the one that can be resumed longest in front."""
-        query = select(_table).where(_table.c.owner == owner).order_by(_table.c.expires_at.desc()).limit(1000)
+        mine = (_table.c.owner == owner, _table.c.hidden != b"")
+        query = select(_table).where(*mine).order_by(_table.c.expires_at.desc()).limit(1000)
         with self._engine.begin() as connection:
             return [_partial(row) for row in connection.execute(query)]
+
+    def finish(self, upload_id: str, *, expires_at: float) -> bool:
+        """Keep of the upload only that it is in its place, until `expires_at`; return whether it was not before."""
+        unfinished = update(_table).where(_table.c.id == upload_id, _table.c.hidden != b"")
+        with self._engine.begin() as connection:
+            done = connection.execute(unfinished.values(hidden=b"", charged=0, new_files=0, expires_at=expires_at))
+            return bool(done.rowcount)
 
     def remove(self, upload_id: str) -> bool:
         """Forget the upload; return whether it was still known."""
@@ -109,7 +123,7 @@ class Partials:
     def hidden_names(self) -> frozenset[bytes]:
         """Return the names of the files of all uploads that can be resumed."""
         with self._engine.begin() as connection:
-            return frozenset(row[0] for row in connection.execute(select(_table.c.hidden)))
+            return frozenset(row[0] for row in connection.execute(select(_table.c.hidden)) if row[0])
 
 
 def _partial(row: Row[tuple[object, ...]]) -> Partial:

@@ -18,6 +18,9 @@ from astrocloud.vospace.uploads import Upload
 LIFETIME_S: Final = 7 * 86400
 """How long an upload can be resumed after it began, in seconds."""
 
+TOLD_S: Final = 86400
+"""How long it is told of an upload that it came whole, to who lost the answer, in seconds."""
+
 _SUM_UP_TO_BYTES: Final = 1 << 30
 """Larger files are not read again for their MD5 when they are whole."""
 
@@ -84,6 +87,8 @@ class Resuming:
 
     def offset(self, person: Person, partial: Partial) -> int:
         """Return how many bytes have arrived."""
+        if partial.placed:
+            return partial.length
         with self._nodes.folder_of(person, partial.path) as folder:
             return os.stat(partial.hidden, dir_fd=folder, follow_symlinks=False).st_size
 
@@ -127,14 +132,15 @@ class Resuming:
         old = upload.replaced.status.st_size if upload.replaced is not None else 0
         with self._nodes.busy(partial.path):
             upload.commit(md5=md5, must_be_new=not partial.replaces)
-            if self._partials.remove(partial.id):
+            if self._partials.finish(partial.id, expires_at=time.time() + TOLD_S):
                 self._nodes.charge(partial.path, size=upload.size - old - partial.charged, files=0)
         return True
 
     def cancel(self, person: Person, partial: Partial) -> None:
-        """Leave no trace of the upload."""
-        with suppress(Fault, FileNotFoundError), self._nodes.folder_of(person, partial.path) as folder:
-            os.unlink(partial.hidden, dir_fd=folder)
+        """Leave no trace of the upload; what is in its place stays there."""
+        if not partial.placed:
+            with suppress(Fault, FileNotFoundError), self._nodes.folder_of(person, partial.path) as folder:
+                os.unlink(partial.hidden, dir_fd=folder)
         if self._partials.remove(partial.id):
             self._nodes.charge(partial.path, size=-partial.charged, files=-partial.new_files)
 
