@@ -6,19 +6,21 @@ connection goes to exactly these numbers. A redirect is a new address and checke
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from astrocloud.vospace.errors import Fault, invalid_argument
 
 REDIRECTS: Final = 5
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=120)
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SEE_OTHER: Final = 303
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=86400, connect=30, sock_connect=30, sock_read=120)
 _ANSWER_BYTES: Final = 1 << 20
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -88,8 +90,20 @@ class Remote:
         self._resolver = resolver
 
     @asynccontextmanager
-    async def request(self, method: str, url: str, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: Callable[[], AsyncIterator[bytes]] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Give the final answer to `method` at `url`.
+
+        Parameters
+        ----------
+        body
+            Makes the bytes to send, from their beginning: once for every address that a redirect leads to.
 
         Raises
         ------
@@ -99,40 +113,46 @@ class Remote:
         connector = aiohttp.TCPConnector(
             resolver=_GuardedResolver(self._allowed, self._resolver()), use_dns_cache=False, limit=4
         )
+        address = self._checked(_parsed(url))
         async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False) as session:
             try:
                 for _hop in range(REDIRECTS + 1):
-                    self._check(url)
-                    async with session.request(method, url, allow_redirects=False, **kwargs) as response:
+                    data = body() if body is not None else None
+                    async with session.request(
+                        method, address, allow_redirects=False, headers=headers, data=data
+                    ) as response:
                         location = response.headers.get("Location")
-                        if response.status in {301, 302, 303, 307, 308} and location:
-                            url = urljoin(url, location)
+                        if response.status in _REDIRECTS and location:
+                            address = self._checked(_joined(address, location))
+                            if response.status == _SEE_OTHER:  # it was done; there is what became of it
+                                method, headers, body = "GET", {}, None
                             continue
                         if response.status not in {200, 201, 202, 204}:
-                            reason = f"{_shown(url)} answered with status {response.status}"
+                            reason = f"{_shown(address)} answered with status {response.status}"
                             raise Fault("vospace-transfer-failed", reason=reason)
                         yield response
                         return
-                reason = f"{_shown(url)} was reached by more than {REDIRECTS} redirects"
+                reason = f"{_shown(address)} was reached by more than {REDIRECTS} redirects"
                 raise Fault("vospace-transfer-failed", reason=reason)
             except aiohttp.ClientError as err:
                 # The resolver's refusal comes wrapped.
                 if isinstance(err.__cause__, Fault):
                     raise err.__cause__ from None
-                reason = f"{_shown(url)}: {type(err).__name__}"
+                reason = f"{_shown(address)}: {type(err).__name__}"
                 raise Fault("vospace-transfer-failed", reason=reason) from err
             except TimeoutError as err:
-                raise Fault("vospace-transfer-failed", reason=f"{_shown(url)} did not answer in time") from err
+                raise Fault("vospace-transfer-failed", reason=f"{_shown(address)} did not answer in time") from err
 
-    def _check(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            host, _port = parts.hostname, parts.port
-        except ValueError:
-            raise invalid_argument(f"{_shown(url)} is no address") from None
-        if parts.scheme not in {"http", "https"} or not host:
-            raise invalid_argument(f"{_shown(url)} is no http or https address")
-        if parts.username is not None or parts.password is not None:
+    def _checked(self, address: URL) -> URL:
+        """Return `address`, if it may be connected to as far as its text tells.
+
+        What is checked is the very object that is connected to: another reader of the same text might find another
+        host in it, for some letters that are no digits become digits in a host's name (IDNA).
+        """
+        host = address.raw_host
+        if address.scheme not in {"http", "https"} or not host:
+            raise invalid_argument(f"{_shown(address)} is no http or https address")
+        if address.raw_user is not None or address.raw_password is not None:
             raise invalid_argument("an address with a user or password in it is not taken")
         # Numbers are not resolved, so the resolver never sees them. inet_aton knows 0x7f.1 and 2130706433 as well.
         try:
@@ -141,12 +161,27 @@ class Remote:
             try:
                 number = socket.inet_ntoa(socket.inet_aton(host))
             except OSError:
-                return
+                return address
         if not is_allowed(number, self._allowed):
             raise _refused(host)
+        return address
 
 
-def _shown(url: str) -> str:
-    """Return `url` without what may be secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path[:100]}"[:200]
+def _parsed(text: str) -> URL:
+    try:
+        return URL(text)
+    except ValueError:
+        raise invalid_argument(f"{text[:100]!r} is no address") from None
+
+
+def _joined(address: URL, location: str) -> URL:
+    try:
+        return address.join(URL(location))
+    except ValueError as err:
+        reason = f"{_shown(address)} leads to {location[:100]!r}, which is no address"
+        raise Fault("vospace-transfer-failed", reason=reason) from err
+
+
+def _shown(address: URL) -> str:
+    """Return `address` without what may be secret in it."""
+    return f"{address.scheme}://{address.raw_host or ''}{address.raw_path[:100]}"[:200]

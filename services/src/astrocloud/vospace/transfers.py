@@ -176,13 +176,16 @@ class Transfers:
         url = self._remote_endpoint(asked, PUTS)
         file = await self._run(self._nodes.open, person, asked.target)
         with os.fdopen(file.descriptor, "rb", buffering=0) as source:
-            headers = {"Content-Type": file.content_type, "Content-Length": str(file.status.st_size)}
+            size = file.status.st_size
+            headers = {"Content-Type": file.content_type, "Content-Length": str(size)}
 
             async def pieces() -> AsyncIterator[bytes]:
-                left = file.status.st_size
-                while left and (piece := await self._run(source.read, min(_PIECE_BYTES, left))):
-                    left -= len(piece)
+                position = 0
+                while position < size and (
+                    piece := await self._run(os.pread, source.fileno(), min(_PIECE_BYTES, size - position), position)
+                ):
+                    position += len(piece)
                     yield piece
 
-            async with self._remote.request("PUT", url, data=pieces(), headers=headers):
+            async with self._remote.request("PUT", url, headers=headers, body=pieces):
                 pass
