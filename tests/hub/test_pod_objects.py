@@ -38,7 +38,7 @@ def cluster(**servers: Any) -> Cluster:
 
 
 def ground(**servers: Any) -> Ground:
-    quota = Quota(servers=3, memory_bytes=48 * GIB, cpus=12, largest_memory_bytes=16 * GIB)
+    quota = Quota(pods=5, memory_bytes=48 * GIB, cpus=12, largest_memory_bytes=16 * GIB)
     tree = {"nfs": {"server": "nfs.example.org", "path": "/tree"}, "mountOptions": ["nfsvers=4.2", "hard"]}
     return Ground(cluster=cluster(**servers), tree=tree, quota=quota)
 

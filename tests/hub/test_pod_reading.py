@@ -11,7 +11,7 @@ from astrocloud_hub.spawners.kube import starts
 from astrocloud_hub.spawners.kube.ends import end_of_pod, has_ended
 from astrocloud_hub.spawners.kube.nodes import SILENT_S, NodeWatch
 from astrocloud_hub.spawners.kube.refusals import refusal
-from astrocloud_hub.spawners.kube.room import Room, free_room, quantity
+from astrocloud_hub.spawners.kube.room import Room, free_room, quantity, requested
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 GIB = 2**30
@@ -320,6 +320,31 @@ def test_room_is_what_pods_leave_on_nodes_that_suit() -> None:
 
 
 # Which nodes are silent
+
+
+def asking(memory: str, cpu: str, **more: Any) -> dict[str, Any]:
+    return {"resources": {"requests": {"memory": memory, "cpu": cpu}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("spec", "gib", "cpus"),
+    [
+        ({"containers": [asking("1Gi", "1"), asking("2Gi", "500m")]}, 3, 1.5),
+        ({"containers": [asking("1Gi", "1")], "initContainers": [asking("4Gi", "100m"), asking("2Gi", "2")]}, 4, 2),
+        (
+            {
+                "containers": [asking("1Gi", "1")],
+                "initContainers": [asking("1Gi", "1", restartPolicy="Always"), asking("3Gi", "100m")],
+            },
+            4,
+            2,
+        ),
+        ({"containers": [asking("1Gi", "1")], "overhead": {"memory": "1Gi", "cpu": "250m"}}, 2, 1.25),
+        ({}, 0, 0),
+    ],
+)
+def test_what_a_pod_asks_for_is_counted_as_the_scheduler_does(spec: dict[str, Any], gib: float, cpus: float) -> None:
+    assert requested(spec) == Room(memory_bytes=gib * GIB, cpus=cpus)
 
 
 def test_a_node_is_silent_when_its_lease_stays_as_it_was() -> None:

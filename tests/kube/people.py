@@ -99,9 +99,13 @@ class PodPlatform(Platform):
         names = [each["metadata"]["name"] for each in found if each["metadata"]["name"].startswith(self.prefix)]
         if names:
             self.cluster.kubectl("delete", "namespace", "--wait=false", *names)
-            self.cluster.kubectl(
-                "delete", "pv", "--wait=false", "--ignore-not-found", *(f"{name}-tree" for name in names)
-            )
+        volumes = [
+            each["metadata"]["name"]
+            for each in self.cluster.get("pv")["items"]
+            if each["spec"].get("claimRef", {}).get("namespace", "").startswith(self.prefix)
+        ]
+        if volumes:
+            self.cluster.kubectl("delete", "pv", "--wait=false", "--ignore-not-found", *volumes)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def render(*arguments: str) -> list[dict[str, Any]]:
 def ground(made: list[dict[str, Any]]) -> Ground:
     found = next(d for d in made if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-settings"))
     settings = found["data"]["cluster.yaml"]
-    quota = Quota(servers=3, memory_bytes=2**34, cpus=8, largest_memory_bytes=2**33)
+    quota = Quota(pods=5, memory_bytes=2**34, cpus=8, largest_memory_bytes=2**33)
     return Ground(cluster=Cluster.model_validate(yaml.safe_load(settings)), tree={"hostPath": {}}, quota=quota)
 
 

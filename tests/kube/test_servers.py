@@ -1,6 +1,7 @@
 """People's servers as pods, where a cluster can do what one machine cannot."""
 
 import json
+import os
 import time
 from typing import Any
 
@@ -40,11 +41,12 @@ def test_a_namespace_holds_what_was_reviewed(platform: PodPlatform) -> None:
         kind: {each["metadata"]["name"] for each in platform.cluster.get(kind, "-n", f"{platform.prefix}ada")["items"]}
         for kind in ("resourcequota", "limitrange", "networkpolicy", "pvc")
     }
+    (claim,) = found.pop("pvc")
+    assert claim.startswith("tree-")
     assert found == {
         "resourcequota": {"astrocloud"},
         "limitrange": {"astrocloud"},
         "networkpolicy": {"deny-all", "server"},
-        "pvc": {"tree"},
     }
     labels = platform.cluster.get("namespace", f"{platform.prefix}ada")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -193,6 +195,22 @@ def test_a_home_that_cannot_be_written_is_told(platform: PodPlatform) -> None:
         home.chmod(0o700)
 
     assert end["code"] == "server-home"
+
+
+def test_a_project_folder_that_is_no_group_s_is_told(platform: PodPlatform) -> None:
+    platform.start_server("ada")
+    platform.stop_server("ada")
+    folder = platform.tree / "project" / "survey"
+    owner = folder.stat()
+    # As Kubernetes makes one that is missing.
+    os.chown(folder, 0, 0)
+    try:
+        end, _ = platform.refused("ada")
+    finally:
+        os.chown(folder, owner.st_uid, owner.st_gid)
+
+    assert end["code"] == "server-home"
+    assert "cannot write to /project/survey" in platform.hub_log()
 
 
 def test_a_server_that_crashes_while_starting_shows_its_last_words(platform: PodPlatform) -> None:

@@ -1,6 +1,7 @@
 """All of people's pods on one cluster: what sends them there, and knows them."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -35,6 +36,9 @@ _NOT_THE_SOURCE: Final = frozenset(
 _CREATED_ONCE: Final = frozenset({"PersistentVolume", "PersistentVolumeClaim"})
 """What cannot be changed once it is there."""
 
+_TREE_KEPT_S: Final = 30
+"""How long the tree is taken to be where it was: the claim may have been made anew on other bytes."""
+
 _log = structlog.get_logger()
 
 
@@ -56,6 +60,7 @@ class Fleet:
         self._cluster = cluster
         self._quota = quota
         self._ground: Ground | None = None
+        self._ground_until = 0.0
         self._made: dict[str, str] = {}
         self._starting = asyncio.Lock()
         labels = Ground(cluster=cluster, tree={}, quota=quota).pod_labels
@@ -94,10 +99,17 @@ class Fleet:
         return self._cluster.servers.queue_wait_s
 
     async def ground(self) -> Ground:
-        """Return the cluster as people's servers need to know it. Raises `HubError` ``server-cluster``."""
+        """Return the cluster as people's servers need to know it, as it was lately.
+
+        Raises
+        ------
+        HubError
+            ``server-cluster`` when that cannot be found out.
+        """
         async with self._starting:
-            if self._ground is None:
+            if self._ground is None or time.monotonic() >= self._ground_until:
                 self._ground = Ground(cluster=self._cluster, tree=await self._tree(), quota=self._quota)
+                self._ground_until = time.monotonic() + _TREE_KEPT_S
         return self._ground
 
     async def _tree(self) -> Json:
@@ -192,7 +204,8 @@ class Fleet:
     async def create_pod(self, plan: ServerPlan) -> Json:
         """Create the pod of a server and return it. Raises what `refusal` says."""
         namespace = self.namespace(plan.person.username)
-        made = objects.pod(await self.ground(), plan)
+        # What its namespace was made for, a moment ago.
+        made = objects.pod(self._ground or await self.ground(), plan)
         try:
             try:
                 return await self._api.create(made)
@@ -297,5 +310,12 @@ def fleet_of(api: ClusterApi, *, cluster: Cluster, catalogue: CatalogueSource, s
     """
     sizes = [size for environment in catalogue.catalogue for size in environment.resources]
     memory, cpus = max(int(size.memory) for size in sizes), max(size.cpus for size in sizes)
-    quota = Quota(servers=servers, memory_bytes=servers * memory, cpus=servers * cpus, largest_memory_bytes=memory)
+    pods = servers + objects.ENDING
+    quota = Quota(
+        pods=pods,
+        memory_bytes=pods * memory,
+        # Whatever was chosen, a start may use more.
+        cpus=pods * max(cpus, objects.START_CPUS),
+        largest_memory_bytes=memory,
+    )
     return Fleet(api=api, cluster=cluster, quota=quota)

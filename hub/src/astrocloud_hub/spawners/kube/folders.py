@@ -4,6 +4,7 @@ The hub cannot write the tree, and Kubernetes makes a missing folder root's: so 
 their users makes them, VOSpace.
 """
 
+import time
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -14,6 +15,8 @@ from astrocloud_hub.errors import HubError
 from astrocloud_hub.spawners.models import Person
 
 _TIMEOUT_S: Final = 10
+_KEPT_S: Final = 60
+"""How long folders that were made are taken to be there: somebody may remove one, or put another tree in its place."""
 PATH: Final = "/services/vospace/api/internal/folders"
 
 _log = structlog.get_logger()
@@ -24,6 +27,10 @@ class FolderMaker(Protocol):
 
     async def ensure(self, person: Person) -> None:
         """Make the home of `person` and the folders of the person's groups, where missing. Raises `HubError`."""
+        ...
+
+    def forget(self, username: str) -> None:
+        """Make them anew at the next start: a server found one that does not work."""
         ...
 
 
@@ -41,17 +48,22 @@ class VospaceFolders:
     def __init__(self, *, url: str, secret: SecretStr) -> None:
         self._url = url.rstrip("/") + PATH
         self._secret = secret
-        self._made: dict[str, Person] = {}
+        self._made: dict[str, tuple[float, Person]] = {}
+
+    def forget(self, username: str) -> None:
+        """Ask again at the next start."""
+        self._made.pop(username, None)
 
     async def ensure(self, person: Person) -> None:
-        """Make the folders; asked once for each person and set of groups, as the pod itself checks that they work.
+        """Make the folders; not asked again for a while, as the pod itself checks that they work.
 
         Raises
         ------
         HubError
             ``home-unusable`` as the service says, ``server-folders`` when it does not answer.
         """
-        if self._made.get(person.username) == person:
+        until, known = self._made.get(person.username, (0.0, None))
+        if known == person and time.monotonic() < until:
             return
         document = {
             "username": person.username,
@@ -70,4 +82,4 @@ class VospaceFolders:
             raise HubError("server-folders", reason=f"VOSpace does not answer: {type(err).__name__}") from err
         if answer.status >= 400:
             raise HubError("server-folders", reason=str((told or {}).get("detail", f"HTTP {answer.status}"))[:300])
-        self._made[person.username] = person
+        self._made[person.username] = (time.monotonic() + _KEPT_S, person)

@@ -1,6 +1,7 @@
 """What the parts of the spawner of pods pass between them."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -33,6 +34,14 @@ class Ground:
     quota: "Quota"
 
     @property
+    def claim(self) -> str:
+        """The name of the claim on the tree in a person's namespace: another one for other bytes.
+
+        Neither a volume's source nor a claim's volume can be changed.
+        """
+        return "tree-" + hashlib.sha256(json.dumps(self.tree, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
     def labels(self) -> dict[str, str]:
         """What everything of this release has that is made for people."""
         return {
@@ -56,8 +65,8 @@ class Ground:
 class Quota:
     """What one person may use at once."""
 
-    servers: int
-    """How many servers."""
+    pods: int
+    """How many servers, those that are ending included."""
     memory_bytes: int
     """How much memory, by the limits of the servers."""
     cpus: float

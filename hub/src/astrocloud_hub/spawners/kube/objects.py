@@ -20,9 +20,6 @@ from astrocloud_hub.spawners.kube.models import (
 from astrocloud_hub.spawners.models import Person
 from astrocloud_hub.spawners.sandbox import INIT
 
-CLAIM: Final = "tree"
-"""The name of the claim on the file tree in a person's namespace."""
-
 HOME_UNUSABLE: Final = 73
 """The exit code of a server whose home cannot be written (EX_CANTCREAT)."""
 
@@ -30,12 +27,18 @@ START_CPUS: Final = 2.0
 """Processors that a start may use, whatever was chosen: the server and what kernels are forked from start side by side,
 and a quota of one would stop both for a part of each tenth of a second. `resized` is sent when that is over."""
 
+ENDING: Final = 2
+"""Servers beyond those that a person may run for which there is quota: one that is ending still counts while the next
+one starts."""
+
 READ_ONLY: Final = ("archive", "course")
 """Folders of the tree that everybody sees and nobody writes."""
 
 START: Final = (
     # Kubernetes makes a folder that is missing, for root: the server would start and fail at the first file.
-    '[ -w "$HOME" ] || { echo "$HOME cannot be written" >/dev/termination-log; exit ' + str(HOME_UNUSABLE) + "; }; "
+    'unusable() { echo "$1" >/dev/termination-log; exit ' + str(HOME_UNUSABLE) + "; }; "
+    '[ -w "$HOME" ] || unusable "$HOME"; '
+    'for folder in /project/*; do [ "$(stat -c %u:%g "$folder" 2>/dev/null)" != 0:0 ] || unusable "$folder"; done; '
     "ulimit -c 0; "
     '{ ulimit -u "$ASTROCLOUD_PROCESSES" || ulimit -p "$ASTROCLOUD_PROCESSES"; } 2>/dev/null; ' + INIT
 )
@@ -81,11 +84,11 @@ def _quota(ground: Ground, namespace: str) -> Json:
         "metadata": _metadata(ground, namespace, "astrocloud"),
         "spec": {
             "hard": {
-                # One that is ending still counts while the next one starts.
-                "pods": str(quota.servers + 2),
+                "pods": str(quota.pods),
                 "limits.memory": str(quota.memory_bytes),
                 "limits.cpu": _cpus(quota.cpus),
-                "persistentvolumeclaims": "1",
+                # Those on trees of before stay until an operator deletes them.
+                "persistentvolumeclaims": "10",
                 "services.loadbalancers": "0",
                 "services.nodeports": "0",
             }
@@ -161,7 +164,7 @@ def _part(ground: Ground, component: str) -> Json:
 
 def _volume(ground: Ground, namespace: str) -> Json:
     """Return a second volume on the bytes of the release's own: a claim cannot be used from another namespace."""
-    name = f"{namespace}-{CLAIM}"
+    name = f"{namespace}-{ground.claim}"
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -172,7 +175,12 @@ def _volume(ground: Ground, namespace: str) -> Json:
             "accessModes": ["ReadWriteMany"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": "",
-            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": CLAIM},
+            "claimRef": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": namespace,
+                "name": ground.claim,
+            },
             **ground.tree,
         },
     }
@@ -182,11 +190,11 @@ def _claim(ground: Ground, namespace: str) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(ground, namespace, CLAIM),
+        "metadata": _metadata(ground, namespace, ground.claim),
         "spec": {
             "accessModes": ["ReadWriteMany"],
             "storageClassName": "",
-            "volumeName": f"{namespace}-{CLAIM}",
+            "volumeName": f"{namespace}-{ground.claim}",
             "resources": {"requests": {"storage": "1Gi"}},
         },
     }
@@ -310,7 +318,7 @@ def _volumes(ground: Ground, plan: ServerPlan) -> list[Json]:
         for name in ("passwd", "group")
     ]
     return [
-        {"name": "tree", "persistentVolumeClaim": {"claimName": CLAIM}},
+        {"name": "tree", "persistentVolumeClaim": {"claimName": ground.claim}},
         {"name": "tmp", "emptyDir": {"sizeLimit": size}},
         {"name": "var-tmp", "emptyDir": {"sizeLimit": size}},
         # What is in it counts as memory of the server.

@@ -21,6 +21,13 @@ class Room:
     memory_bytes: float
     cpus: float
 
+    def __add__(self, other: "Room") -> "Room":
+        return Room(memory_bytes=self.memory_bytes + other.memory_bytes, cpus=self.cpus + other.cpus)
+
+    def __or__(self, other: "Room") -> "Room":
+        """Return what holds each of the two, one after the other."""
+        return Room(memory_bytes=max(self.memory_bytes, other.memory_bytes), cpus=max(self.cpus, other.cpus))
+
     def holds(self, other: "Room") -> bool:
         """Tell whether `other` fits into it."""
         return self.memory_bytes >= other.memory_bytes and self.cpus >= other.cpus
@@ -69,12 +76,20 @@ def free_room(nodes: Iterable[Json], pods: Iterable[Json], servers_spec: Json) -
 
 
 def requested(spec: Json) -> Room:
-    """Return what a pod is sure of on its node."""
-    wanted = [container.get("resources", {}).get("requests") or {} for container in spec.get("containers") or []]
-    return Room(
-        memory_bytes=sum(quantity(each.get("memory", 0)) for each in wanted),
-        cpus=sum(quantity(each.get("cpu", 0)) for each in wanted),
-    )
+    """Return what a pod is sure of on its node, as the scheduler counts it."""
+    beside = peak = _room({})
+    for container in spec.get("initContainers") or []:
+        wanted = _room(container.get("resources", {}).get("requests") or {})
+        # One that is restarted always stays beside all that come after it.
+        peak = peak | (beside + wanted)
+        beside = beside + wanted if container.get("restartPolicy") == "Always" else beside
+    for container in spec.get("containers") or []:
+        beside = beside + _room(container.get("resources", {}).get("requests") or {})
+    return (beside | peak) + _room(spec.get("overhead") or {})
+
+
+def _room(amounts: Json) -> Room:
+    return Room(memory_bytes=quantity(amounts.get("memory", 0)), cpus=quantity(amounts.get("cpu", 0)))
 
 
 def _suits(node: Json, spec: Json) -> bool:

@@ -134,7 +134,9 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         self._last_seen, self._uid, self._known = pod, pod["metadata"]["uid"], True
         try:
             address = await _Start(self, fleet, options).until_ready()
-        except BaseException:
+        except BaseException as err:
+            if isinstance(err, HubError) and err.code == "server-home":
+                maker.forget(person.username)
             fleet.watch.forget(self._key)
             await asyncio.shield(self._delete(fleet, grace_s=0))
             raise

@@ -115,7 +115,9 @@ def early_end(pod: Json, state: Json) -> HubError:
     container = pod["spec"]["containers"][0]
     labels = pod["metadata"].get("labels") or {}
     if exit_code == HOME_UNUSABLE:
-        return HubError("server-home", folder=f"/home/{labels.get(f'{LABEL}/user', '')}")
+        told = str(state.get("message", "")).strip()
+        home = f"/home/{labels.get(f'{LABEL}/user', '')}"
+        return HubError("server-home", folder=told if told.startswith("/project/") else home)
     if state.get("reason") == "OOMKilled":
         memory = quantity(container.get("resources", {}).get("limits", {}).get("memory", 0))
         return HubError("server-memory", memory_mib=round(memory / 2**20), resources=labels.get(f"{LABEL}/size", ""))
