@@ -126,7 +126,11 @@ class JobsApi:
             await self._jobs.destroy(job)
             return web.Response(status=303, headers={"Location": self._url})
         if "DESTRUCTION" in form:
-            job = await self._jobs.set_destruction(job, _moment("DESTRUCTION", form["DESTRUCTION"]))
+            moment = _moment("DESTRUCTION", form["DESTRUCTION"])
+            if moment <= datetime.now(tz=UTC):
+                await self._jobs.destroy(job)
+                return web.Response(status=303, headers={"Location": self._url})
+            job = await self._jobs.set_destruction(job, moment)
         if "EXECUTIONDURATION" in form and job.phase == PENDING:
             duration_s = _number("EXECUTIONDURATION", form["EXECUTIONDURATION"], least=0)
             job = await self._jobs.set_duration(job, duration_s)
