@@ -77,6 +77,11 @@ class Installation:
         """What the names of its objects begin with."""
         return f"{self.release}-astrocloud"
 
+    def namespace_of(self, username: str) -> str:
+        """Return the namespace of a person's servers."""
+        prefix = self.values.get("servers", {}).get("namespacePrefix", "astro-")
+        return f"{prefix}{username}"
+
     def helm(self, *arguments: str, given: Any = None) -> str:
         """Return what helm prints."""
         command = [str(program("helm")), "--kubeconfig", str(self.kube.kubeconfig), "--namespace", self.namespace]
@@ -174,7 +179,11 @@ def installed(kube: Kubectl, images: dict[str, str], **changed: Any) -> Iterator
         yield made
     finally:
         made.helm("uninstall", made.release, "--ignore-not-found", "--wait")
-        kube.kubectl("delete", "namespace", made.namespace, "--timeout=120s")
+        prefix = made.namespace_of("")
+        people = [each["metadata"]["name"] for each in kube.get("namespaces")["items"]]
+        # With a prefix of its own, the people's namespaces are this installation's.
+        theirs = [name for name in people if prefix != "astro-" and name.startswith(prefix)]
+        kube.kubectl("delete", "namespace", made.namespace, *theirs, "--timeout=180s")
 
 
 async def until(what: str, condition: Callable[[], Any], *, within_s: float = 60) -> float:

@@ -2,16 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.kube.installation import Installation, named, until
 from tests.kube.test_platform import both, say
-from tests.support.person import Person
+from tests.kube.working import answers, two_at_work, working
 
 pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -30,68 +27,12 @@ def platform(installation: Installation, astro: str) -> Iterator[Installation]:
         installation.add(name, groups=(GROUP,))
     yield installation
     for name in ("cara", "dan"):
-        installation.kube.kubectl("delete", "namespace", f"astro-{name}", "--ignore-not-found", "--timeout=120s")
+        installation.kube.kubectl(
+            "delete", "namespace", platform.namespace_of(name), "--ignore-not-found", "--timeout=120s"
+        )
     installation.values = before
     installation.apply()
     installation.wait()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Worker:
-    """A person with a server and a kernel in it."""
-
-    person: Person
-    node: str
-    base: str
-    kernel: str
-
-    async def run(self, code: str, *, within_s: float = 60) -> str:
-        """Return what `code` prints in the kernel; it raises nothing."""
-        done = await self.person.run_cell(self.base, self.kernel, code, within_s=within_s)
-        assert not done["error"], done
-        text: str = done["text"]
-        return text.strip()
-
-    async def fails(self, code: str) -> str:
-        """Return the error that `code` ends with."""
-        done = await self.person.run_cell(self.base, self.kernel, code)
-        return str(done["error"])
-
-
-def node_of(platform: Installation, name: str) -> str:
-    pods = platform.kube.get("pods", "-n", f"astro-{name}")["items"]
-    return str(next(pod["spec"]["nodeName"] for pod in pods if "deletionTimestamp" not in pod["metadata"]))
-
-
-@asynccontextmanager
-async def working(platform: Installation, name: str) -> Any:
-    async with platform.person(name) as person:
-        assert (await person.sign_in())[0] == 200
-        await person.start_server(environment="astro")
-        base = await person.enter_server()
-        kernel = await person.start_kernel(base)
-        try:
-            yield Worker(person=person, node=node_of(platform, name), base=base, kernel=kernel)
-        finally:
-            await person.hub_api("DELETE", f"/users/{name}/server")
-            await until("the end of the server", lambda: gone(platform, name))
-
-
-async def gone(platform: Installation, name: str) -> bool:
-    return not platform.kube.get("pods", "-n", f"astro-{name}")["items"]
-
-
-@asynccontextmanager
-async def two_at_work(platform: Installation) -> Any:
-    """Two people with servers on two nodes."""
-    async with AsyncExitStack() as stack:
-        cara = await stack.enter_async_context(working(platform, "cara"))
-        platform.kube.kubectl("cordon", cara.node)
-        try:
-            dan = await stack.enter_async_context(working(platform, "dan"))
-        finally:
-            platform.kube.kubectl("uncordon", cara.node)
-        yield cara, dan
 
 
 async def test_one_tree_on_two_nodes_and_by_vospace(platform: Installation) -> None:
@@ -155,8 +96,3 @@ async def test_kernels_go_on_over_an_upgrade_and_a_rollback(platform: Installati
         platform.wait()
         await until("the server after the rollback", lambda: answers(cara))
         assert await cara.run("print(kept)") == "42"
-
-
-async def answers(worker: Worker) -> bool:
-    status, _ = await worker.person.server_api(worker.base, "GET", f"api/kernels/{worker.kernel}")
-    return status == 200

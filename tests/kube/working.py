@@ -1,0 +1,71 @@
+"""People at work on an installed platform: each with a server, and a kernel in it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from tests.kube.installation import Installation, until
+from tests.support.person import Person
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A person with a server and a kernel in it."""
+
+    person: Person
+    node: str
+    base: str
+    kernel: str
+
+    async def run(self, code: str, *, within_s: float = 60) -> str:
+        """Return what `code` prints in the kernel; it raises nothing."""
+        done = await self.person.run_cell(self.base, self.kernel, code, within_s=within_s)
+        assert not done["error"], done
+        text: str = done["text"]
+        return text.strip()
+
+    async def fails(self, code: str) -> str:
+        """Return the error that `code` ends with."""
+        done = await self.person.run_cell(self.base, self.kernel, code)
+        return str(done["error"])
+
+
+def node_of(platform: Installation, name: str) -> str:
+    pods = platform.kube.get("pods", "-n", platform.namespace_of(name))["items"]
+    return str(next(pod["spec"]["nodeName"] for pod in pods if "deletionTimestamp" not in pod["metadata"]))
+
+
+@asynccontextmanager
+async def working(platform: Installation, name: str) -> AsyncIterator[Worker]:
+    async with platform.person(name) as person:
+        assert (await person.sign_in())[0] == 200
+        await person.start_server(environment="astro")
+        base = await person.enter_server()
+        kernel = await person.start_kernel(base)
+        try:
+            yield Worker(person=person, node=node_of(platform, name), base=base, kernel=kernel)
+        finally:
+            await person.hub_api("DELETE", f"/users/{name}/server")
+            await until("the end of the server", lambda: gone(platform, name))
+
+
+async def gone(platform: Installation, name: str) -> bool:
+    return not platform.kube.get("pods", "-n", platform.namespace_of(name))["items"]
+
+
+@asynccontextmanager
+async def two_at_work(platform: Installation) -> AsyncIterator[tuple[Worker, Worker]]:
+    """Two people with servers on two nodes."""
+    async with AsyncExitStack() as stack:
+        cara = await stack.enter_async_context(working(platform, "cara"))
+        platform.kube.kubectl("cordon", cara.node)
+        try:
+            dan = await stack.enter_async_context(working(platform, "dan"))
+        finally:
+            platform.kube.kubectl("uncordon", cara.node)
+        yield cara, dan
+
+
+async def answers(worker: Worker) -> bool:
+    status, _ = await worker.person.server_api(worker.base, "GET", f"api/kernels/{worker.kernel}")
+    return status == 200
