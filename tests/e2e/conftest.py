@@ -1,4 +1,8 @@
-"""A running platform and a real browser for the end-to-end tests."""
+"""A running platform and a real browser for the end-to-end tests.
+
+The platform runs on this machine, or with ``ASTROCLOUD_E2E=kube`` on the test cluster: the tests are the same, but for
+those that ``one_machine.yaml`` lists, each with its reason.
+"""
 
 import contextlib
 import os
@@ -7,10 +11,13 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
-from astrocloud.environments import BuiltEnvironment
+from tests.e2e import on_cluster
 from tests.e2e.cast import cast, run  # noqa: F401 - fixtures
+from tests.e2e.my_files import felt  # noqa: F401 - a fixture
+from tests.kube.conftest import cluster  # noqa: F401 - a fixture
 from tests.support.platform import Platform, running_platform
 
 CHROMIUM_OPTIONS = [
@@ -22,6 +29,7 @@ CHROMIUM_OPTIONS = [
     "--disable-sync",
 ]
 PAGES = pytest.StashKey[list[Page]]()
+ONE_MACHINE = Path(__file__).with_name("one_machine.yaml")
 LOCALES = {"en": "en-US", "zh": "zh-CN"}
 
 
@@ -32,13 +40,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
     # Once Playwright runs, a loop of its own runs in this thread, and asynchronous tests cannot: hence they come first.
+    if on_cluster.WANTED:
+        on_cluster.skip_what_is_one_machine_s(items, yaml.safe_load(ONE_MACHINE.read_text(encoding="utf-8")))
     items.sort(key=lambda item: here in item.path.parents)
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory, astro: BuiltEnvironment) -> Iterator[Platform]:
+def platform(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Platform | on_cluster.ClusterPlatform]:
     """One platform for all tests of a run; each test brings its own people."""
     folder = tmp_path_factory.mktemp("platform")
+    if on_cluster.WANTED:
+        with on_cluster.cluster_platform(folder / "data", request.getfixturevalue("cluster")) as installed:
+            yield installed
+        return
+    request.getfixturevalue("astro")  # the environment is made once for all platforms
     # People's servers run under other user ids and reach their homes through these folders.
     for above in (folder, *folder.parents):
         if above.stat().st_uid == os.getuid() and above != Path("/"):
@@ -48,11 +65,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory, astro: BuiltEnvironment) 
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+def chromium(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """Debian's Chromium, ended with its module: while it runs so does a loop, and asynchronous tests could not."""
     program = shutil.which("chromium")
     assert program, "Chromium is not installed; `make test` installs it, or: apt-get install chromium"
     options = [*CHROMIUM_OPTIONS, *(["--no-sandbox"] if os.getuid() == 0 else [])]
+    if on_cluster.WANTED:
+        # Behind an ingress there would be TLS; without, browsers keep the clipboard from all but this machine's pages.
+        options.append(f"--unsafely-treat-insecure-origin-as-secure={request.getfixturevalue('platform').url}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=options)
         yield browser

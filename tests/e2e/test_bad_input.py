@@ -319,10 +319,16 @@ LARGE: Final = 10 * 2**20
 PARTS: Final = ("hub", "services")
 
 
-def resident(cast: Cast, part: str) -> int:
-    """Return how much memory a part holds, in bytes."""
-    text = Path(f"/proc/{cast.platform.part(part)}/status").read_text(encoding="ascii")
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024  # type: ignore[index]
+def resident(cast: Cast) -> dict[str, int]:
+    """Return how much memory the parts' processes hold, in bytes."""
+    pids = {f"{part} {pid}": pid for part in PARTS for pid in cast.platform.processes(part)}
+    told = {name: Path(f"/proc/{pid}/status").read_text(encoding="ascii") for name, pid in pids.items()}
+    return {name: int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024 for name, text in told.items()}  # type: ignore[index]
+
+
+def grown_mib(cast: Cast, before: dict[str, int]) -> dict[str, float]:
+    """Return by how much the parts' processes hold more memory than `before`."""
+    return {name: (held - before[name]) / 2**20 for name, held in resident(cast).items()}
 
 
 async def send_raw(cast: Cast, head: str, body: AsyncIterator[bytes]) -> int:
@@ -387,11 +393,11 @@ def test_ten_megabytes_are_refused_and_leave_no_trace_in_the_memory(cast: Cast, 
         return {path: await send_raw(cast, head(path), many_bytes(chunked=chunked)) for path in TAKES_A_BODY}
 
     cast.run(everywhere())  # what is imported or kept at the first time is not what this is about
-    before = {part: resident(cast, part) for part in PARTS}
+    before = resident(cast)
     for _ in range(3):
         statuses = cast.run(everywhere())
         assert all(400 <= status < 500 for status in statuses.values()), statuses
-    grown = {part: (resident(cast, part) - before[part]) / 2**20 for part in PARTS}
+    grown = grown_mib(cast, before)
     assert all(grew < 16 for grew in grown.values()), f"MiB: {grown}"
 
 
@@ -407,7 +413,7 @@ def test_slow_clients_keep_nobody_waiting_and_are_told_to_hurry(cast: Cast) -> N
         "Content-Length: 1000\r\n\r\nusername=a"
     )
     headers = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
-    before = {part: resident(cast, part) for part in PARTS}
+    before = resident(cast)
 
     async def slow(begin: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         parts = urlsplit(cast.platform.url)
@@ -427,7 +433,7 @@ def test_slow_clients_keep_nobody_waiting_and_are_told_to_hurry(cast: Cast) -> N
             for reader, _ in opened[SLOW:]:
                 line = await reader.readline()
                 assert line.startswith(b"HTTP/1.1 408"), line
-            grown = {part: (resident(cast, part) - before[part]) / 2**20 for part in PARTS}
+            grown = grown_mib(cast, before)
             assert all(grew < 16 for grew in grown.values()), f"MiB: {grown}"
             for reader, _ in opened[:SLOW]:
                 line = await reader.readline()
@@ -442,7 +448,7 @@ def test_slow_clients_keep_nobody_waiting_and_are_told_to_hurry(cast: Cast) -> N
 @pytest.fixture(scope="module", autouse=True)
 def _still_there(cast: Cast) -> Iterator[None]:
     """Whatever was sent, the parts are the same processes afterwards."""
-    before = {part: cast.platform.part(part) for part in (*PARTS, "proxy")}
+    before = {part: cast.platform.processes(part) for part in (*PARTS, "proxy")}
     yield
-    assert {part: cast.platform.part(part) for part in before} == before
+    assert {part: cast.platform.processes(part) for part in before} == before
     assert PASSWORD not in cast.platform.logs()

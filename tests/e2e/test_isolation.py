@@ -11,10 +11,9 @@ import textwrap
 import aiohttp
 import pytest
 
-from astrocloud.core.layout import DataFolder
-from astrocloud.core.runtime import SERVICES, Runtime
+from astrocloud.core.runtime import SERVICES
 from tests.e2e.cast import ADMIN, GROUP, MEMBER, OTHER, OWNER, Cast, needs_root
-from tests.support.platform import wait_until
+from tests.support.platform import Addresses, wait_until
 
 pytestmark = [needs_root, pytest.mark.slow]
 
@@ -38,9 +37,9 @@ ASK = """
 
 
 @pytest.fixture(scope="module")
-def runtime(cast: Cast) -> Runtime:
-    """Where the parts listen on the loopback address."""
-    return Runtime.read(DataFolder(cast.platform.data))
+def parts(cast: Cast) -> Addresses:
+    """Where the parts listen, past the proxy."""
+    return cast.platform.addresses
 
 
 def asked(cast: Cast, method: str, address: str, *, body: object = None, token: str = "") -> tuple[int, str]:
@@ -77,19 +76,15 @@ def test_no_process_but_ones_own_is_there(cast: Cast) -> None:
     seen, own = cast.cell(code).split()
     assert seen == own
     others = [cast.platform.part(name) for name in ("hub", "proxy", "services")]
-    for pid in [*others, int(json.loads(_record(cast, OTHER))["init"]["pid"])]:
+    for pid in [*others, cast.platform.server_process(OTHER)]:
         for what in ("environ", "cmdline", "maps", "mem", "root", "fd"):
             assert cast.cell(f"open('/proc/{pid}/{what}', 'rb').read(1)").startswith("!FileNotFoundError"), what
         assert cast.cell(f"import os; os.kill({pid}, 0)").startswith("!ProcessLookupError")
 
 
-def _record(cast: Cast, name: str) -> str:
-    return (cast.platform.data / "run" / "servers" / f"{name}..json").read_text(encoding="utf-8")
-
-
 def test_nothing_of_the_platform_shows_in_any_command_line(cast: Cast) -> None:
     """Without walls, people would see the machine's processes: no secret may be there at all."""
-    secrets = [path.read_text(encoding="utf-8").strip() for path in (cast.platform.data / "secrets").iterdir()]
+    secrets = list(cast.platform.secrets().values())
     secrets.append(cast.cell("import os; print(os.environ['JUPYTERHUB_API_TOKEN'])"))
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -132,16 +127,16 @@ def test_what_is_shared_cannot_be_written(cast: Cast, path: str) -> None:
     ],
 )
 def test_the_servers_token_opens_nothing_more_at_the_hub(
-    cast: Cast, runtime: Runtime, method: str, path: str, body: object, refused: int
+    cast: Cast, parts: Addresses, method: str, path: str, body: object, refused: int
 ) -> None:
     # Straight at the hub's own port, as nothing keeps code in a server from trying, and by the front door.
-    for base in (runtime.hub_api_url, f"{cast.platform.url}/hub/api"):
+    for base in (parts.hub_api, f"{cast.platform.url}/hub/api"):
         status, said = asked(cast, method, base + path, body=body)
         assert status == refused, (base, said)
 
 
-def test_the_servers_token_knows_its_owner_and_nothing_secret(cast: Cast, runtime: Runtime) -> None:
-    status, said = asked(cast, "GET", f"{runtime.hub_api_url}/user")
+def test_the_servers_token_knows_its_owner_and_nothing_secret(cast: Cast, parts: Addresses) -> None:
+    status, said = asked(cast, "GET", f"{parts.hub_api}/user")
     assert status == 200
     model = json.loads(said)
     assert model["name"] == OWNER
@@ -158,22 +153,22 @@ def test_the_servers_token_knows_its_owner_and_nothing_secret(cast: Cast, runtim
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_servers_token_is_no_way_into_a_service(cast: Cast, runtime: Runtime, service: str) -> None:
+def test_the_servers_token_is_no_way_into_a_service(cast: Cast, parts: Addresses, service: str) -> None:
     path = {
         "portal": "/services/portal/home",
         "passport": "/services/passport/people",
         # There it is its owner's, for files: not anybody else's.
         "vospace": f"/services/vospace/files/home/{OTHER}/x",
     }[service]
-    status, said = asked(cast, "GET", runtime.services_url + path)
+    status, said = asked(cast, "GET", parts.services[service] + path)
     assert status == 403, said
 
 
-def test_the_token_of_an_administrators_server_is_no_administrator(cast: Cast, runtime: Runtime) -> None:
+def test_the_token_of_an_administrators_server_is_no_administrator(cast: Cast, parts: Addresses) -> None:
     status, made = cast.run(_server_like_token(cast, ADMIN))
     assert status == 201, made
     for path in ("/services/portal/home", "/services/portal/admin/servers", "/services/portal/admin/announcements"):
-        got, said = asked(cast, "GET", runtime.services_url + path, token=made["token"])
+        got, said = asked(cast, "GET", parts.services["portal"] + path, token=made["token"])
         assert got == 403, (path, said[:200])
 
 
@@ -184,25 +179,25 @@ async def _server_like_token(cast: Cast, name: str) -> tuple[int, dict[str, str]
 
 
 @pytest.mark.parametrize("secret", ["", "guess", "server"])
-def test_the_internal_api_wants_the_platforms_secret(cast: Cast, runtime: Runtime, secret: str) -> None:
+def test_the_internal_api_wants_the_platforms_secret(cast: Cast, parts: Addresses, secret: str) -> None:
     token = cast.cell("import os; print(os.environ['JUPYTERHUB_API_TOKEN'])") if secret == "server" else secret or "-"
     body = {"issuer": f"{cast.platform.url}/services/passport", "subject": ADMIN, "claims": {}}
-    for base in (runtime.services_url, cast.platform.url):
+    for base in (parts.services["passport"], cast.platform.url):
         status, _ = asked(cast, "POST", f"{base}/services/passport/api/internal/sign-in", body=body, token=token)
         assert status == 401
         status, _ = asked(cast, "GET", f"{base}/services/passport/api/internal/people/{ADMIN}", token=token)
         assert status == 401
 
 
-def test_the_proxys_own_api_wants_its_token(cast: Cast, runtime: Runtime) -> None:
+def test_the_proxys_own_api_wants_its_token(cast: Cast, parts: Addresses) -> None:
     for method, body in (("GET", None), ("POST", {"target": "http://127.0.0.1:1"})):
-        assert asked(cast, method, f"{runtime.proxy_api_url}/api/routes", body=body)[0] == 403
+        assert asked(cast, method, f"{parts.proxy_api}/api/routes", body=body)[0] == 403
 
 
 def test_another_persons_server_refuses(cast: Cast) -> None:
-    port = json.loads(_record(cast, OTHER))["port"]
+    host, port = cast.platform.server_address(OTHER)
     kernel = cast.kernels[OTHER]
-    for base in (f"http://127.0.0.1:{port}", cast.platform.url):
+    for base in (f"http://{host}:{port}", cast.platform.url):
         for method, path in (
             ("GET", "api/kernels"),
             ("GET", f"api/contents/home/{OTHER}"),
@@ -240,7 +235,7 @@ def test_kernels_listen_on_no_port_of_the_machine(cast: Cast) -> None:
         "lines = [line.split() for table in ('tcp', 'tcp6') for line in open(f'/proc/net/{table}').readlines()[1:]]\n"
         "print(*(int(f[1].split(':')[1], 16) for f in lines if f[3] == '0A' and f'socket:[{f[9]}]' in held))"
     )
-    assert cast.cell(code) == str(json.loads(_record(cast, OWNER))["port"])
+    assert cast.cell(code) == str(cast.platform.server_address(OWNER)[1])
 
 
 def test_another_persons_sockets_of_kernels_are_not_there(cast: Cast) -> None:

@@ -64,7 +64,7 @@ def test_a_disabled_person_is_out_everywhere(cast: Cast) -> None:
         base = run(dima.enter_server())
         pages = ("/hub/home", "/services/portal/home", "/services/passport/account", "/user/dima/lab")
         assert [run(opens(dima, page)) for page in pages] == [200] * len(pages)
-        server = json.loads((platform.data / "run/servers/dima..json").read_text(encoding="utf-8"))["init"]["pid"]
+        server = platform.server_process("dima")
         assert platform.run("user", "disable", "dima").returncode == 0
 
         def out() -> bool:
@@ -190,11 +190,6 @@ def test_every_part_tells_its_health_and_its_figures(cast: Cast) -> None:
     assert {"proxy", "hub", "passport", "database", "isolation"} <= set(json.loads(text)["parts"])
 
 
-def log(platform: Platform, name: str) -> str:
-    """Return the text of a log."""
-    return (platform.data / "logs" / f"{name}.log").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("path", ["/services/portal/home", "/services/passport/account", "/hub/home", "/hub/api/user"])
 def test_a_requests_id_is_the_same_in_the_answer_and_in_the_log(cast: Cast, path: str) -> None:
     wanted = f"test-{path.replace('/', '.')}"
@@ -208,7 +203,7 @@ def test_a_requests_id_is_the_same_in_the_answer_and_in_the_log(cast: Cast, path
     part = "services" if path.startswith("/services") else "hub"
 
     def logged() -> list[str]:
-        lines = [json.loads(line) for line in log(cast.platform, part).splitlines() if wanted in line]
+        lines = [json.loads(line) for line in cast.platform.log(part).splitlines() if wanted in line]
         return [line["path"] for line in lines if line["event"] == "request" and line["path"] == path]
 
     wait_until(logged, within_s=10, what="the request's line")
@@ -228,7 +223,7 @@ def test_a_requests_id_goes_on_to_the_part_that_is_asked(cast: Cast) -> None:
     cast.run(ask())
 
     def asked() -> bool:
-        lines = [json.loads(line) for line in log(cast.platform, "hub").splitlines() if "from-the-portal" in line]
+        lines = [json.loads(line) for line in cast.platform.log("hub").splitlines() if "from-the-portal" in line]
         return f"/hub/api/users/{OWNER}" in [line.get("path") for line in lines]
 
     wait_until(asked, within_s=10, what="the hub's line about the portal's request")
@@ -248,14 +243,14 @@ def test_a_code_that_is_refused_is_in_no_log(cast: Cast, place: str, state: str)
     # The line about the request is written after whatever else there was to say about it.
     name = {"services": "services", "hub": "hub", "user": f"servers/{OWNER}."}[place.split("/")[1]]
     sign = callback if name.startswith("servers") else wanted
-    wait_until(lambda: sign in log(cast.platform, name), within_s=10, what="the request's line")
-    assert f"code={code}" not in log(cast.platform, name)
+    wait_until(lambda: sign in cast.platform.log(name), within_s=10, what="the request's line")
+    assert f"code={code}" not in cast.platform.log(name)
 
 
 def secrets_of(cast: Cast) -> dict[str, str]:
     """Return what -> value for all that is secret and was used: passwords, tokens, cookies, the parts' own."""
     found = {"password": PASSWORD, "new password": "another-quasar-3"}
-    found |= {f"secret {path.name}": path.read_text().strip() for path in (cast.platform.data / "secrets").iterdir()}
+    found |= {f"secret {name}": value for name, value in cast.platform.secrets().items()}
     found |= {f"token of {name}": token for name, token in cast.tokens.items()}
     found["token of a server"] = cast.cell("import os; print(os.environ['JUPYTERHUB_API_TOKEN'])")
     for name, person in cast.people.items():
@@ -269,7 +264,7 @@ def test_logs_are_json_with_request_ids_and_tell_no_secret(cast: Cast) -> None:
     """After all that the tests of this run did, whatever their order."""
     platform = cast.platform
     for part in ("hub", "services"):
-        lines = [json.loads(line) for line in log(platform, part).splitlines()]
+        lines = [json.loads(line) for line in platform.log(part).splitlines()]
         assert len(lines) > 20
         assert {line["part"] for line in lines} == {part}
         assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
@@ -279,16 +274,18 @@ def test_logs_are_json_with_request_ids_and_tell_no_secret(cast: Cast) -> None:
         # What nobody expected has a traceback; JupyterHub gives one to a body that is no JSON, too.
         broken = [line for line in lines if "exception" in line and line["event"] != "Couldn't parse JSON"]
         assert not broken, json.dumps(broken[0])[:1500]
-    files = [path for path in (platform.data / "logs").rglob("*") if path.is_file()]
-    files += [platform.data.parent / f"{platform.data.name}.out"]
-    for path in files:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        told = [what for what, value in secrets_of(cast).items() if value in text]
-        assert not told, f"{path.name} tells: {told}"
+    secret = secrets_of(cast)
+    for name, text in platform.all_logs().items():
+        told = [what for what, value in secret.items() if value in text]
+        assert not told, f"{name} tells: {told}"
         assert not re.search(
             r"[?&](code|state|key|token|id_token_hint)=[\w%.~-]{6}", re.sub(r"link\?key=\S+", "", text)
         )
-        assert path.stat().st_mode & 0o077 == 0 or path.suffix == ".out", path
+
+
+def test_logs_are_for_nobody_else_on_the_machine(cast: Cast) -> None:
+    for path in (cast.platform.data / "logs").rglob("*"):
+        assert not path.is_file() or path.stat().st_mode & 0o077 == 0, path
 
 
 def test_a_backup_of_a_running_platform_comes_back_on_an_empty_folder(tmp_path: Path, run: Run) -> None:

@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 import yaml
 
+from astrocloud.core.layout import DataFolder
+from astrocloud.core.runtime import SERVICES, Runtime
+
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "astrocloud.cli"]
@@ -38,6 +41,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where a platform's parts listen, as code in a person's server reaches them past the proxy."""
+
+    hub_api: str
+    proxy_api: str
+    services: dict[str, str]
+    """The name of a service -> where it is."""
 
 
 @dataclass
@@ -127,6 +140,45 @@ class Platform:
             return found
 
         return wait_until(pid, within_s=20, what=f"{name} to run")
+
+    def processes(self, part: str) -> list[int]:
+        """Return the process ids of a part; on one machine there is one of each."""
+        return [self.part(part)]
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where its parts listen."""
+        runtime = Runtime.read(DataFolder(self.data))
+        return Addresses(
+            hub_api=runtime.hub_api_url,
+            proxy_api=runtime.proxy_api_url,
+            services=dict.fromkeys(SERVICES, runtime.services_url),
+        )
+
+    def _record(self, user: str) -> Any:
+        return json.loads((self.data / "run" / "servers" / f"{user}..json").read_text(encoding="utf-8"))
+
+    def server_address(self, user: str) -> tuple[str, int]:
+        """Return host and port at which the server of `user` listens."""
+        return "127.0.0.1", int(self._record(user)["port"])
+
+    def server_process(self, user: str) -> int:
+        """Return the first process of the server of `user`."""
+        return int(self._record(user)["init"]["pid"])
+
+    def secrets(self) -> dict[str, str]:
+        """Return the platform's own secrets by their names."""
+        return {path.name: path.read_text(encoding="utf-8").strip() for path in (self.data / "secrets").iterdir()}
+
+    def log(self, name: str) -> str:
+        """Return the log of a part; ``servers/NAME.`` is that of a person's server."""
+        return (self.data / "logs" / f"{name}.log").read_text(encoding="utf-8")
+
+    def all_logs(self) -> dict[str, str]:
+        """Return all that it has written into logs and printed."""
+        files = [path for path in (self.data / "logs").rglob("*") if path.is_file()]
+        found = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in files}
+        return found | {"what it printed": self.output}
 
     def logs(self) -> str:
         """Return the ends of its logs, for the message of a failed test."""
