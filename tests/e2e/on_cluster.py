@@ -20,6 +20,7 @@ from tests.kube.cluster import images
 from tests.kube.cluster.layout import VOLUMES
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed
+from tests.kube.processes import first_process
 from tests.support.platform import Addresses, wait_until
 
 WANTED: Final = os.environ.get("ASTROCLOUD_E2E") == "kube"
@@ -128,22 +129,6 @@ class ClusterPlatform:
     def logs(self) -> str:
         """Return the ends of its logs, for the message of a failed test."""
         return "\n".join(f"--- {part}\n{text[-4000:]}" for part, text in self.all_logs().items())
-
-
-def first_process(uid: str) -> int | None:
-    """Return the first process of the container of a pod, as this machine numbers it."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            # The cgroup is the pod's; of its processes, the sandbox's own runs `/pause`.
-            if uid not in (status.parent / "cgroup").read_text(encoding="ascii"):
-                continue
-            inside = status.read_text(encoding="ascii", errors="replace").partition("NSpid:")[2].splitlines()[0].split()
-            command = (status.parent / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if inside[-1] == "1" and command and not command.startswith(b"/pause"):
-            return int(status.parent.name)
-    return None
 
 
 @contextmanager

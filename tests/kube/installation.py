@@ -40,7 +40,7 @@ def values_for(images: dict[str, str], *, public_url: str, node_port: int) -> di
     small: dict[str, Any] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
     return {
         "config": {"public_url": public_url, "logging": {"level": "info"}},
-        "hub": {"image": named(images["hub"]), "resources": small},
+        "hub": {"image": named(images["hub"]), "resources": small | {"limits": {"memory": "1Gi"}}},
         "proxy": {
             "image": named(images["proxy"]),
             "resources": small,
@@ -150,7 +150,7 @@ class Installation:
 
 
 @contextmanager
-def installed(kube: Kubectl, images: dict[str, str], **changed: Any) -> Iterator[Installation]:
+def installed(kube: Kubectl, images: dict[str, str], *, chart: Path = CHART, **changed: Any) -> Iterator[Installation]:
     """Install a platform of `images` in a namespace of its own, with every part running, and leave nothing of it.
 
     `changed` are values in place of those of `values_for` at the top.
@@ -174,7 +174,7 @@ def installed(kube: Kubectl, images: dict[str, str], **changed: Any) -> Iterator
     metadata = {"name": made.namespace, "labels": BASELINE}
     kube.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     try:
-        made.apply()
+        made.apply(chart=chart)
         made.wait()
         yield made
     finally:

@@ -102,8 +102,13 @@ def ensure_bases(*, say: Callable[[str], None]) -> None:
             buildah("commit", "-q", container, PYTHON_IMAGE)
 
 
-def make(*names: str, prefix: str, tag: str, say: Callable[[str], None]) -> dict[str, str]:
+def make(*names: str, prefix: str, tag: str, say: Callable[[str], None], source: Path = REPOSITORY) -> dict[str, str]:
     """Build this project's images with ``images/build`` and push them to the cluster's registry.
+
+    Parameters
+    ----------
+    source
+        The tree that they are built from, where it is not this one.
 
     Returns
     -------
@@ -125,7 +130,7 @@ def make(*names: str, prefix: str, tag: str, say: Callable[[str], None]) -> dict
         fcntl.flock(lock, fcntl.LOCK_EX)
         for name in names:
             say(f"building the image {name}")
-            command = [str(REPOSITORY / "images" / "build"), name]
+            command = [str(source / "images" / "build"), name]
             done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ClusterError(f"the image {name} does not build: " + (done.stdout + done.stderr)[-3000:])
