@@ -107,9 +107,21 @@ class Answer:
         return [uri.rsplit("/", 1)[1] for uri in self.children]
 
 
+SCHEMAS = {
+    "http://www.ivoa.net/xml/VOSpace/v2.0": "vospace",
+    "http://www.ivoa.net/xml/UWS/v1.0": "uws",
+    "http://www.ivoa.net/xml/VOSIAvailability/v1.0": "vosi",
+    "http://www.ivoa.net/xml/VOSICapabilities/v1.0": "capabilities",
+}
+"""Namespace of a document -> its schema in `schemas`. Any other document is a mistake."""
+
+
 @cache
-def _schema(name: str) -> etree.XMLSchema:
-    return etree.XMLSchema(etree.parse(Path(__file__).parent / "schemas" / f"{name}.xsd"))
+def _schemas(name: str) -> list[etree.XMLSchema]:
+    # See schemas/README.md for the second one.
+    folders = [Path(__file__).parent / "schemas", *map(Path, filter(None, [os.environ.get("IVOA_SCHEMAS")]))]
+    files = [folder / f"{name}.xsd" for folder in folders]
+    return [etree.XMLSchema(etree.parse(file)) for file in files if file.exists()]
 
 
 def validate(body: bytes) -> None:
@@ -118,10 +130,15 @@ def validate(body: bytes) -> None:
         return
     root = etree.fromstring(body)
     namespace = etree.QName(root).namespace or ""
-    known = {"VOSpace": "vospace", "UWS": "uws", "VOSIAvailability": "vosi", "VOSICapabilities": "capabilities"}
-    kind = known.get(namespace.split("/")[-2])
-    if kind is not None:
-        _schema(kind).assertValid(root)
+    assert namespace in SCHEMAS, f"no schema is known for {root.tag}"
+    for schema in _schemas(SCHEMAS[namespace]):
+        schema.assertValid(root)
+
+
+def is_xml(answer: Answer) -> bool:
+    """Whether it is said to be XML, however that is spelled."""
+    kind = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    return kind in {"text/xml", "application/xml"} or kind.endswith("+xml")
 
 
 def uri(path: str) -> str:
@@ -191,7 +208,9 @@ class Space:
             kwargs["data"] = io.BytesIO(kwargs["data"])
         async with self.session.request(method, URL(address, encoded=True), headers=sent, **kwargs) as response:
             answer = Answer(response.status, response.headers, await response.read(), str(response.url))
-        if answer.headers.get("Content-Type", "").startswith("text/xml") and "/files/" not in path:
+        # What people put is as they put it. HEAD has no body.
+        if is_xml(answer) and method != "HEAD" and "/files/" not in path and "/shared/" not in path:
+            assert answer.headers["Content-Type"] == "text/xml; charset=utf-8"
             validate(answer.body)
         return answer
 

@@ -20,12 +20,6 @@ from tests.services.vospace.platform import CORE, Space, node_xml, validate
 AUTHORITY = Authority("astrocloud.local", aliases=("cadc.nrc.ca~arc",))
 
 
-@pytest.mark.parametrize("path", ["/protocols", "/views", "/properties", "/availability", "/capabilities"])
-async def test_what_the_service_tells_of_itself(space: Space, path: str) -> None:
-    answer = await space.as_(None).get(path)
-    assert answer.status == 200
-
-
 async def test_capabilities_are_as_the_client_vos_needs_them(space: Space) -> None:
     root = (await space.as_(None).get("/capabilities")).xml
     found = {cap.get("standardID"): cap for cap in root.findall("capability")}

@@ -9,11 +9,12 @@ from concurrent.futures import Executor
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
+import structlog
 from aiohttp import web
 
 from astrocloud.core import auth
 from astrocloud.core.errors import RequestError
-from astrocloud.core.web import language_of, wants_page
+from astrocloud.core.web import REQUEST_ID, language_of, logged_path, wants_page
 from astrocloud.core.words import HTML_LANGUAGE
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.homes import Homes
@@ -34,6 +35,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}\Z")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = structlog.get_logger()
 
 
 class Door:
@@ -180,6 +182,13 @@ def answering(handler: Handler) -> Handler:
                 # The rest of a body that nobody wants is not waited for.
                 response.force_close()
             return response
+        except (RequestError, web.HTTPException, ConnectionResetError):
+            raise
+        except Exception:  # its name is the standard's, its cause is for the log
+            if request.writer.output_size:  # half of an answer is on its way
+                raise
+            _log.exception("request-failed", path=logged_path(request))
+            return fault_response(request, Fault("vospace-unexpected", request_id=request[REQUEST_ID]))
 
     return answer
 

@@ -22,6 +22,7 @@ NAMES: Final = {
     "vospace-container-not-found": "ContainerNotFound",
     "vospace-duplicate-node": "DuplicateNode",
     "vospace-internal-fault": "InternalFault",
+    "vospace-unexpected": "InternalFault",
     "vospace-view-not-supported": "ViewNotSupported",
     "vospace-protocol-not-supported": "ProtocolNotSupported",
     "vospace-node-busy": "NodeBusy",
