@@ -193,7 +193,6 @@ async def test_sweep_takes_what_died_and_leaves_what_can_be_resumed(space: Space
     [kept] = leftovers(space)
     space.write("/home/ada/.dead.astrocloud-0123456789abcdef")
     space.make("/home/ada/.half.astrocloud-0123456789abcdef")
-    space.write("/home/ada/.half.astrocloud-0123456789abcdef/f")
     assert (await space.node("/home/ada")).names == []
     home = os.open(space.posix("/home/ada"), os.O_RDONLY)
     try:

@@ -10,6 +10,7 @@ from typing import Final
 from astrocloud.vospace import attributes, posix
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.identity import Identity
+from astrocloud.vospace.marks import Marks
 from astrocloud.vospace.models import NodePath, is_hidden
 from astrocloud.vospace.storage import (
     Tree,
@@ -74,7 +75,7 @@ def copy(
                 if stat.S_ISDIR(os.stat(old.name, dir_fd=old.folder, follow_symlinks=False).st_mode):
                     work.enter_context(working_on(new.folder, hidden))
                 work.callback(_discard, new.folder, hidden)
-                _copy(old.folder, old.name, new.folder, hidden, tell)
+                _copy(old.folder, old.name, new.folder, hidden, tell, marks=tree.marks)
             except PermissionError as err:
                 raise Fault("vospace-permission-denied", uri=f"{source} -> {target}") from err
             except FileNotFoundError as err:
@@ -86,6 +87,7 @@ def copy(
                 posix.rename_new(hidden, new.folder, new.name, new.folder)
             except OSError as err:
                 raise tree.creation_refusal(err, target) from err
+            tree.marks.take_at(new.folder, new.name)
         sync_folder(new.folder)
 
 
@@ -97,7 +99,16 @@ def _discard(folder: int, hidden: bytes) -> None:
             os.unlink(hidden, dir_fd=folder)
 
 
-def _copy(folder: int, name: bytes, new_folder: int, new_name: bytes, tell: Tell, *, depth: int = 0) -> None:
+def _copy(
+    folder: int,
+    name: bytes,
+    new_folder: int,
+    new_name: bytes,
+    tell: Tell,
+    *,
+    marks: Marks | None = None,
+    depth: int = 0,
+) -> None:
     posix.check_depth(depth)
     descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -108,17 +119,19 @@ def _copy(folder: int, name: bytes, new_folder: int, new_name: bytes, tell: Tell
         elif kind == stat.S_IFREG:
             _copy_file(descriptor, new_folder, new_name, tell)
         elif kind == stat.S_IFDIR:
-            _copy_folder(descriptor, new_folder, new_name, tell, depth)
+            _copy_folder(descriptor, new_folder, new_name, tell, marks=marks, depth=depth)
     finally:
         os.close(descriptor)
     tell(0, 1)
 
 
-def _copy_folder(place: int, new_folder: int, new_name: bytes, tell: Tell, depth: int) -> None:
+def _copy_folder(place: int, new_folder: int, new_name: bytes, tell: Tell, *, marks: Marks | None, depth: int) -> None:
     mode = new_mode(new_folder)
     os.mkdir(new_name, 0o700 if mode is not None else 0o777, dir_fd=new_folder)
     inner = os.open(new_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new_folder)
     try:
+        if marks is not None:
+            marks.put(inner, new_name)
         if mode is not None:
             os.fchmod(inner, mode | (os.fstat(inner).st_mode & stat.S_ISGID))
         folder = os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

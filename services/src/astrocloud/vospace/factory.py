@@ -63,7 +63,7 @@ def build_vospace(
         Who somebody is, and is to the file system; by default as the hub and the passport say.
     """
     settings = settings_of(config, runtime)
-    tree = Tree(data.tree)
+    tree = Tree(data.tree, key=secrets.get("internal").get_secret_value().encode())
     partials = Partials(engine)
     quotas = _quotas(config, engine, tree, partials)
     switches = can_switch()
@@ -127,7 +127,7 @@ def build_vospace(
         *jobs,
     )
     pause_s = config.vospace.scan_interval_s
-    scanner = Scanner(root=data.tree, recount=quotas.recount, resumable=resumable, pause_s=pause_s)
+    scanner = Scanner(root=data.tree, marks=tree.marks, recount=quotas.recount, resumable=resumable, pause_s=pause_s)
     return Service(
         name="vospace",
         direct=files.routes(),

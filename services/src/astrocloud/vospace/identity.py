@@ -78,6 +78,14 @@ def acting_as(identity: Identity) -> Iterator[None]:
         _set_groups(tuple(before))
 
 
+def current() -> Identity:
+    """Return who this thread acts as."""
+    if not can_switch():
+        return Identity(os.geteuid(), os.getegid(), tuple(os.getgroups()))
+    # Asking with an impossible id tells what is in force.
+    return Identity(_libc().setfsuid(-1), _libc().setfsgid(-1), tuple(os.getgroups()))
+
+
 def _set(call: str, value: int) -> None:
     function = getattr(_libc(), call)
     function(value)

@@ -1,6 +1,7 @@
 """The walk through the whole tree: counts anew what notebooks changed, and sweeps what a killed service left behind."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import stat
@@ -13,6 +14,8 @@ from typing import Final
 import structlog
 
 from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.identity import Identity
+from astrocloud.vospace.marks import Marks, acting_again
 from astrocloud.vospace.models import NodePath, is_hidden
 from astrocloud.vospace.posix import DEEPEST, TooDeepError
 from astrocloud.vospace.storage import Tree, empty_and_remove, lock_name, measure
@@ -54,6 +57,7 @@ def sweep(
     folder: int,
     *,
     older_than_s: float,
+    marks: Marks | None = None,
     keep: frozenset[bytes] = frozenset(),
     resumable: Callable[[], frozenset[bytes]] = frozenset,
     depth: int = 0,
@@ -63,8 +67,10 @@ def sweep(
     Names in `keep` stay: these uploads can be resumed. So do those that `resumable` tells by the time that a file's
     lock was got: an upload may have begun since `keep` was asked for. Any other that lives holds a lock on its file. A
     hidden folder is half of a removal or of a copy: nobody was told that either is done, and either may be made undone.
-    A copy under way holds a lock on a file beside it.
+    A copy under way holds a lock on a file beside it. Only what one of the `marks` says to be work of ours goes, and
+    only as far as whoever began that work may remove it: anybody can make up such a name for others' folders.
     """
+    marks = marks or Marks(b"")
     count = 0
     if depth > DEEPEST:
         return count  # no upload or removal of ours works so far down
@@ -76,22 +82,54 @@ def sweep(
                 try:
                     if not is_hidden(name):
                         count += sweep(
-                            inner, older_than_s=older_than_s, keep=keep, resumable=resumable, depth=depth + 1
+                            inner,
+                            older_than_s=older_than_s,
+                            marks=marks,
+                            keep=keep,
+                            resumable=resumable,
+                            depth=depth + 1,
                         )
                     elif _is_abandoned(folder, name, inner, older_than_s):
-                        empty_and_remove(folder, name)
-                        count += 1
+                        count += _remove_unfinished(folder, name, marks.whose(inner, name))
                 finally:
                     os.close(inner)
             elif is_hidden(name) and name not in keep and stat.S_ISREG(status.st_mode):
-                inner = os.open(name, _LOCKABLE, dir_fd=folder)
-                try:
-                    if _is_dead(inner, older_than_s) and name not in resumable():
-                        os.unlink(name, dir_fd=folder)
-                        count += 1
-                finally:
-                    os.close(inner)
+                count += _remove_dead(folder, name, older_than_s, resumable)
     return count
+
+
+def _remove_unfinished(folder: int, name: bytes, who: Identity | None) -> int:
+    """Remove the hidden folder `name` as `who` left it; return how many went."""
+    try:
+        if who is None:
+            os.rmdir(name, dir_fd=folder)  # an empty one hides nothing
+        else:
+            with acting_again(who):
+                empty_and_remove(folder, name)
+    except OSError as err:
+        if err.errno not in {errno.ENOTEMPTY, errno.EACCES, errno.EPERM}:
+            raise
+        return 0
+    return 1
+
+
+def _remove_dead(folder: int, name: bytes, older_than_s: float, resumable: Callable[[], frozenset[bytes]]) -> int:
+    """Remove the hidden file `name` when nobody works on it any more; return how many went."""
+    try:
+        inner = os.open(name, _LOCKABLE, dir_fd=folder)  # not waiting, should it have become a pipe
+    except OSError as err:
+        if err.errno not in {errno.ETXTBSY, errno.ENXIO, errno.ELOOP, errno.EISDIR}:
+            raise
+        return 0  # none of ours: it runs, or became something else
+    try:
+        if not stat.S_ISREG(os.fstat(inner).st_mode):
+            return 0
+        if not _is_dead(inner, older_than_s) or name in resumable():
+            return 0
+        os.unlink(name, dir_fd=folder)
+        return 1
+    finally:
+        os.close(inner)
 
 
 def _is_abandoned(folder: int, name: bytes, inner: int, older_than_s: float) -> bool:
@@ -132,6 +170,8 @@ class Scanner:
     ----------
     root
         The tree's folder.
+    marks
+        Whose unfinished work hidden folders are.
     recount
         Counts one folder anew; returns whether nothing was counted meanwhile.
     resumable
@@ -144,11 +184,13 @@ class Scanner:
         self,
         *,
         root: Path,
+        marks: Marks,
         recount: Callable[[NodePath], bool],
         resumable: Callable[[], frozenset[bytes]],
         pause_s: float,
     ) -> None:
         self._root = root
+        self._marks = marks
         self._recount = recount
         self._resumable = resumable
         self._pause_s = pause_s
@@ -183,6 +225,8 @@ class Scanner:
             return 0
         try:
             keep = self._resumable()
-            return sweep(descriptor, older_than_s=LEFT_BEHIND_S, keep=keep, resumable=self._resumable)
+            return sweep(
+                descriptor, older_than_s=LEFT_BEHIND_S, marks=self._marks, keep=keep, resumable=self._resumable
+            )
         finally:
             os.close(descriptor)

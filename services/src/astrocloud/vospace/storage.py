@@ -17,6 +17,7 @@ from typing import Final
 
 from astrocloud.vospace import posix
 from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.marks import Marks
 from astrocloud.vospace.models import NodePath, is_hidden
 
 LINK_HOPS: Final = 20
@@ -43,10 +44,13 @@ class Tree:
     ----------
     root
         The folder; opened at first use and held, so that nothing outside of it can ever be reached.
+    key
+        Signs what is unfinished; see `marks`.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.marks = Marks(key)
         self._descriptor: int | None = None
 
     def __repr__(self) -> str:
@@ -286,7 +290,8 @@ class Tree:
                     return (status.st_size if stat.S_ISREG(status.st_mode) else 0), 1
                 check_removable(place.folder, place.name)
                 hidden = hidden_name(place.name)
-                os.rename(place.name, hidden, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+                with self.marks.marked(place.folder, place.name, hidden):
+                    os.rename(place.name, hidden, src_dir_fd=place.folder, dst_dir_fd=place.folder)
                 sync_folder(place.folder)
             except OSError as err:
                 raise self.refusal(err, path) from err

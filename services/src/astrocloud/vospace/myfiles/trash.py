@@ -333,6 +333,8 @@ class Trash:
         hidden = hidden_name(place.name)
         with self._nodes.busy(place):
             # Out of sight first: what is looked at then is what is removed.
+            with suppress(NotADirectoryError), self._nodes.tree.marks.marked(folder, place.name, hidden):
+                pass
             os.rename(place.name, hidden, src_dir_fd=folder, dst_dir_fd=folder)
             try:
                 status = os.stat(hidden, dir_fd=folder, follow_symlinks=False)
