@@ -264,20 +264,21 @@ async def running(
     *,
     tls: ssl.SSLContext | None = None,
     way_around: bool = False,
+    shared_database: str = "",
 ) -> AsyncIterator[Space]:
     """Run a service whose data is in `folder`, over HTTPS with the server's context `tls`.
 
-    With `way_around` bytes have a port of their own, as they do on one machine.
+    With `way_around` bytes have a port of their own, as they do on one machine. A `shared_database` is others', too.
     """
     data = DataFolder(folder)
     data.make()
     settings: Config = parse_config(dict(config or {}), source="test")
     database = data.databases / "astrocloud.sqlite"
-    if not database.exists() and _empty_database:
+    if not database.exists() and _empty_database and not shared_database:
         database.write_bytes(_empty_database[0])
-    engine = open_database(sqlite_url(data.databases))
+    engine = open_database(shared_database or sqlite_url(data.databases), owner="vospace")
     upgrade_database(engine)
-    if not _empty_database:
+    if not shared_database and not _empty_database:
         engine.dispose()  # the last connection writes everything back into the one file
         _empty_database.append(database.read_bytes())
 

@@ -388,52 +388,6 @@ async def test_recursive_properties(space: Space) -> None:
         assert (properties[f"{CORE}title"], properties[f"{CORE}ispublic"]) == ("all", "true")
 
 
-async def test_jobs_of_a_killed_service_end_in_error(tmp_path) -> None:
-    from astrocloud.core.database import open_database, sqlite_url
-
-    async with running(tmp_path / "data") as space:
-        document = transfer_xml("/home/ada/f", "pullFromVoSpace", "httpget")
-        url = (await space("POST", "/transfers", data=document)).headers["Location"]
-    engine = open_database(sqlite_url(tmp_path / "data" / "db"))
-    with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE uws_jobs SET phase = 'EXECUTING'")
-    engine.dispose()
-    async with running(tmp_path / "data") as space:
-        path = "/transfers/" + url.rsplit("/", 1)[1]
-        async with asyncio.timeout(10):
-            while (await space.get(f"{path}/phase")).text != "ERROR":
-                await asyncio.sleep(0.01)
-        assert 'type="transient"' in (await space.get(path)).text
-
-
-async def test_jobs_started_before_the_recovery_looks_are_left_alone(tmp_path) -> None:
-    from astrocloud.core.database import open_database, sqlite_url, upgrade_database
-    from astrocloud.core.uws.jobs import Jobs
-    from astrocloud.core.uws.models import Job
-    from astrocloud.core.uws.store import JobStore
-
-    go_on = asyncio.Event()
-
-    async def work(_job: Job) -> list[object]:
-        await go_on.wait()
-        return []
-
-    engine = open_database(sqlite_url(tmp_path))
-    upgrade_database(engine)
-    jobs = Jobs(store=JobStore(engine), name="test/jobs", work=work)
-    job = await jobs.run(await jobs.create(owner="ada", parameters={}))
-    job = await jobs.wait(job, seconds=10, phase="QUEUED")
-    keeping = asyncio.create_task(jobs.keep())
-    interrupted = await jobs.create(owner="ada", parameters={})
-    await jobs.destroy(interrupted)  # by now it has looked
-    assert (await jobs.get(job.id, "ada")).phase == "EXECUTING"
-    go_on.set()
-    job = await jobs.wait(await jobs.get(job.id, "ada"), seconds=10)
-    assert job.phase == "COMPLETED"
-    keeping.cancel()
-    engine.dispose()
-
-
 @pytest.mark.parametrize("path", ["/synctrans", "/async-delete"])
 @pytest.mark.parametrize(
     ("kind", "body"),

@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from astrocloud.core.uws.api import JobsApi
-from astrocloud.core.uws.jobs import Jobs
+from astrocloud.core.uws.jobs import Jobs, Turn
 from astrocloud.core.uws.models import Job, JobError, JobFailure, Result
 from astrocloud.core.uws.store import JobStore
 from astrocloud.core.web import read_fields
@@ -44,7 +44,7 @@ class TransfersApi:
     def __init__(self, *, door: Door, transfers: Transfers, store: JobStore, origin: str) -> None:
         self._door = door
         self._transfers = transfers
-        self.jobs = Jobs(store=store, name="vospace/transfers", work=self._work)
+        self.jobs = Jobs(store=store, name="vospace/transfers", work=self._work, again=True)
         # With basic authentication the client `vos` 3.7 puts "/auth" into an address that has "/vospace/" in it.
         prefixes = (_TRANSFERS, f"{PREFIX}/auth/transfers")
         self._api = JobsApi(prefixes=prefixes, base_url=origin, jobs=self.jobs, service=self)
@@ -100,11 +100,11 @@ class TransfersApi:
     def _asked(self, job: Job) -> Transfer:
         return parsing.transfer((job.info or "").encode(), self._door.settings.authority)
 
-    async def _work(self, job: Job) -> Sequence[Result]:
+    async def _work(self, job: Job, turn: Turn) -> Sequence[Result]:
         person = await self._door.named(job.owner)
         asked = self._asked(job)
         try:
-            end = await self._transfers.perform(person, asked)
+            end = await self._transfers.perform(person, asked, turn)
         except Fault as fault:
             raise job_failure(fault) from fault
         results = [Result(_DETAILS, f"{self._api.url(job)}/results/{_DETAILS}")]

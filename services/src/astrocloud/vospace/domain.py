@@ -457,8 +457,21 @@ class Nodes:
         with self._as(person, path, acl.READ):
             return self._measured(path)
 
-    def move(self, person: Person, source: NodePath, target: NodePath) -> NodePath:
+    def move(
+        self,
+        person: Person,
+        source: NodePath,
+        target: NodePath,
+        *,
+        tell: copying.Tell = copying.say_nothing,
+        appear: copying.Appear = copying.note_nothing,
+    ) -> NodePath:
         """Move `source` to `target`, or into it when it is a folder; return where it is now.
+
+        Parameters
+        ----------
+        tell, appear
+            As of `copy`; told of bytes only when there are two file systems.
 
         Raises
         ------
@@ -473,19 +486,28 @@ class Nodes:
             self._gate.check(person, target, acl.WRITE)
             self._check_parent_unlocked(target)
             size, files = self._measured(source) if source.top != target.top else (0, 0)
+            with self.tree.place(source) as place:
+                inode = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False).st_ino
+        appear(target, inode)
         with self.busy(source):
             with self._charged(target, size=size, files=files), acting_as(person.identity):
                 try:
                     self.tree.rename(source, target)
                 except OSError:  # EXDEV: another file system, as a project's own volume
-                    copying.copy(self.tree, source, target, identity=person.identity)
+                    copying.copy(self.tree, source, target, identity=person.identity, tell=tell, appear=appear)
                     self.tree.remove(source)
             if source.top != target.top:
                 self._refund(source, size=size, files=files)
         return target
 
     def copy(
-        self, person: Person, source: NodePath, target: NodePath, *, tell: copying.Tell = copying.say_nothing
+        self,
+        person: Person,
+        source: NodePath,
+        target: NodePath,
+        *,
+        tell: copying.Tell = copying.say_nothing,
+        appear: copying.Appear = copying.note_nothing,
     ) -> NodePath:
         """Copy `source`, with all below it, to `target`, or into it when it is a folder; return where the copy is.
 
@@ -493,6 +515,8 @@ class Nodes:
         ----------
         tell
             Told of bytes as they are copied; what it raises ends the copy, and then nothing is there.
+        appear
+            Told of the copy when all of it is made, before it is there.
 
         Raises
         ------
@@ -509,7 +533,7 @@ class Nodes:
                         raise invalid_argument(f"{source} cannot be copied into itself ({target})")
             size, files = self._measured(source)
         with self._charged(target, size=size, files=files), acting_as(person.identity):
-            copying.copy(self.tree, source, target, identity=person.identity, tell=tell)
+            copying.copy(self.tree, source, target, identity=person.identity, tell=tell, appear=appear)
         return target
 
     def _measured(self, path: NodePath) -> tuple[int, int]:

@@ -1,11 +1,14 @@
 """Transfers (VOSpace 2.1, section 6.4): where bytes go, moves and copies, and bytes that the service itself fetches."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
+from astrocloud.core.uws.jobs import Turn
+from astrocloud.vospace.bringing import Bringing
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import (
@@ -133,8 +136,11 @@ class Transfers:
             return f"{base}/files{quoted(path)}{query}"
         return self._signer.address(self._settings.bytes_url, method=method, path=path, user=person.name, view=form)
 
-    async def perform(self, person: Person, asked: Transfer) -> NodePath:
+    async def perform(self, person: Person, asked: Transfer, turn: Turn) -> NodePath:
         """Do what the service itself does of a transfer: move, copy, ``pullTo``, ``pushFrom``; return where it ended.
+
+        Each can be begun again after any end of an attempt before: bytes replace what is there as a whole, and of moves
+        and copies the `turn` knows whether they were done.
 
         Raises
         ------
@@ -145,9 +151,16 @@ class Transfers:
             target = self._settings.authority.parse(asked.direction)
             if asked.keep_bytes is None:
                 raise invalid_argument("a move or copy says which by keepBytes: true (copy), false (move)")
-            work = self._nodes.copy if asked.keep_bytes else self._nodes.move
-            found: NodePath = await self._run(work, person, asked.target, target)
-            return found
+            bringing = Bringing(nodes=self._nodes, person=person, turn=turn, copies=asked.keep_bytes)
+            work = asyncio.ensure_future(self._run(bringing.bring, asked.target, target))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                bringing.stop.set()
+                # Who ended the job is told so when nothing more can appear.
+                await asyncio.wait([work])
+                work.exception()
+                raise
         if asked.direction == PULL_TO:
             await self._pull(person, asked)
         elif asked.direction == PUSH_FROM:

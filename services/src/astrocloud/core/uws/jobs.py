@@ -1,12 +1,17 @@
-"""Running jobs: their way through the phases, waiting for them, aborting and destroying them."""
+"""Running jobs: their way through the phases, waiting for them, aborting and destroying them.
+
+Several processes may do the jobs of one list. Each job that runs is one worker's, which shows that it lives by beats;
+when these stop, another worker begins the job again or, where that may not be, ends it with the reason.
+"""
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -25,17 +30,67 @@ from astrocloud.core.uws.models import (
     JobFailure,
     Result,
 )
-from astrocloud.core.uws.store import JobStore
+from astrocloud.core.uws.store import Hold, JobStore
 
 WAIT_LIMIT_S: Final = 60
 """The longest that one request waits for a job, in seconds."""
 REAP_S: Final = 60
 """How often jobs whose time has come are looked for, in seconds."""
-
-Work = Callable[[Job], Awaitable[Sequence[Result]]]
-"""Does a job and returns its results; raises `JobFailure`."""
+BEAT_S: Final = 2.0
+"""How often a worker shows that it lives, and looks for jobs whose workers do not, in seconds."""
+LOST_S: Final = 15.0
+"""How long a worker shows no life before its jobs are taken, in seconds."""
+MOST_ATTEMPTS: Final = 5
+"""How many times a job is begun: one that ends its worker must not end all of them in turn, for ever."""
+_KEEP_S: Final = 60
+_LOOK_S: Final = 0.5
+"""How often a job that another process does is looked at by who waits for it, in seconds."""
 
 _log = structlog.get_logger()
+
+
+class Taken(Exception):  # noqa: N818 - not an error: somebody decided so
+    """The job is no longer this worker's to do: it was ended, or another one has it."""
+
+
+class Turn:
+    """One attempt at a job, for whoever does the work.
+
+    Parameters
+    ----------
+    job
+        The job as it was when the attempt began.
+    keep
+        Keeps a mark; returns whether the job is still this worker's to do.
+    """
+
+    def __init__(self, job: Job, keep: Callable[[str], Coroutine[Any, Any, bool]]) -> None:
+        self.first = job.attempts <= 1
+        """Whether nobody tried before, so that what is there was not left by this job."""
+        self.mark = job.mark
+        """What was kept by an attempt before."""
+        self._keep = keep
+        self._loop = asyncio.get_running_loop()
+
+    def keep(self, mark: str) -> None:
+        """Keep what an attempt after this one has to know; for a worker thread. Raises `Taken`."""
+        if not asyncio.run_coroutine_threadsafe(self._kept(mark), self._loop).result():
+            raise Taken
+
+    async def _kept(self, mark: str) -> bool:
+        return await self._keep(mark)
+
+
+Work = Callable[[Job, Turn], Awaitable[Sequence[Result]]]
+"""Does a job and returns its results; raises `JobFailure`. Cancelled when the job is ended."""
+
+
+@dataclass
+class _Sight:
+    """A job of another worker, and since when it was seen without a sign of life."""
+
+    held: Hold
+    since_s: float
 
 
 class Jobs:
@@ -49,12 +104,18 @@ class Jobs:
         The list's name, unique on the platform.
     work
         Does a job.
+    again
+        Whether a job whose worker is lost can be begun anew; else it ends in the phase ``ERROR``.
+    progress
+        What to tell other processes of how far a job is; `None`: nothing.
     at_once
         How many execute at the same time; others are queued.
     lifetime_s
         How long a job is kept unless its owner says otherwise, in seconds.
     longest_lifetime_s
         How long its owner may keep it, in seconds.
+    beat_s, lost_s
+        How often this worker beats, and after how long without a beat another one is lost, in seconds.
     """
 
     def __init__(
@@ -63,18 +124,27 @@ class Jobs:
         store: JobStore,
         name: str,
         work: Work,
+        again: bool = False,
+        progress: Callable[[str], str | None] = lambda _job_id: None,
         at_once: int = 4,
         lifetime_s: int = 86400,
         longest_lifetime_s: int = 30 * 86400,
+        beat_s: float = BEAT_S,
+        lost_s: float = LOST_S,
     ) -> None:
         self.name = name
         self._store = store
         self._work = work
+        self._again = again
+        self._progress = progress
         self._places = asyncio.Semaphore(at_once)
         self._lifetime = timedelta(seconds=lifetime_s)
         self._longest = timedelta(seconds=longest_lifetime_s)
+        self._beat_s = beat_s
+        self._lost_s = lost_s
+        self._worker = secrets.token_hex(16)
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._ours: set[str] = set()
+        self._seen: dict[str, _Sight] = {}
         self._changed: dict[str, asyncio.Event] = {}
 
     async def create(
@@ -122,70 +192,76 @@ class Jobs:
 
     async def run(self, job: Job) -> Job:
         """Start `job`, and return it. A job that was started before is left as it is."""
-        queued = replace(job, phase=QUEUED)
-        self._ours.add(job.id)  # before anybody can see that it runs; see `keep`
-        if not await self._put(queued, expecting=frozenset({PENDING})):
-            if job.id not in self._running:
-                self._ours.discard(job.id)
+        if not await asyncio.to_thread(self._store.take, job.id, self._worker):
             return await self.get(job.id, job.owner)
-        task = asyncio.create_task(self._do(queued))
-        self._running[job.id] = task
-        task.add_done_callback(lambda _task: self._forget(job.id))
+        queued = replace(job, phase=QUEUED, attempts=1)
+        self._begin(queued)
+        self._tell(job.id)
         return queued
 
-    def _forget(self, job_id: str) -> None:
-        self._running.pop(job_id, None)
-        self._ours.discard(job_id)
+    def _begin(self, job: Job) -> None:
+        task = asyncio.create_task(self._do(job))
+        self._running[job.id] = task
+        task.add_done_callback(lambda _task: self._running.pop(job.id, None))
 
     async def complete(self, job: Job, outcome: Sequence[Result] | JobFailure) -> Job:
         """End a `job` that was done by other means than `run`, within its own request."""
-        now = datetime.now(tz=UTC)
-        done = replace(job, started_at=job.started_at or now, ended_at=now)
-        if isinstance(outcome, JobFailure):
-            done = replace(done, phase=ERROR, error=outcome.error, results=outcome.results)
-        else:
-            done = replace(done, phase=COMPLETED, results=tuple(outcome))
-        await self._put(done, expecting=ACTIVE)
+        done = _ended(job, outcome)
+        await self._advance(done, expecting=ACTIVE)
         return done
 
     async def _do(self, job: Job) -> None:
-        async with self._places:
-            job = replace(job, phase=EXECUTING, started_at=datetime.now(tz=UTC))
-            if not await self._put(job, expecting=frozenset({QUEUED})):
-                return
-            outcome: Sequence[Result] | JobFailure
-            try:
-                async with asyncio.timeout(job.duration_s or None):
-                    outcome = await self._work(job)
-            except JobFailure as failure:
-                outcome = failure
-            except TimeoutError:
-                sentence = f"the job was ended after the {job.duration_s} s that it was given"
-                await self._put(
-                    replace(job, phase=ABORTED, ended_at=datetime.now(tz=UTC), error=JobError(sentence)),
-                    expecting=RUNNING,
-                )
-                return
-            except asyncio.CancelledError:
-                raise
-            except Exception:  # noqa: BLE001 - a job's own failure is told in the job
-                _log.exception("job-failed", job=job.id, list=self.name)
-                outcome = JobFailure(
-                    JobError("something went wrong on our side", transient=True, detail="InternalFault")
-                )
-            await self.complete(job, outcome)
+        try:
+            async with self._places:
+                job = replace(job, phase=EXECUTING, started_at=datetime.now(tz=UTC))
+                if await self._advance(job, expecting=frozenset({QUEUED}), mine=True):
+                    await self._advance(await self._end_of(job), expecting=RUNNING, mine=True)
+        except Taken:
+            _log.info("job-taken", job=job.id, list=self.name)
+
+    async def _end_of(self, job: Job) -> Job:
+        """Do the work and return the job as it ended."""
+
+        async def keep(mark: str) -> bool:
+            return await asyncio.to_thread(self._store.mark, job.id, self._worker, mark)
+
+        try:
+            async with asyncio.timeout(job.duration_s or None):
+                return _ended(job, await self._work(job, Turn(job, keep)))
+        except JobFailure as failure:
+            return _ended(job, failure)
+        except TimeoutError:
+            error = JobError(f"the job was ended after the {job.duration_s} s that it was given")
+            return replace(job, phase=ABORTED, ended_at=datetime.now(tz=UTC), error=error)
+        except (asyncio.CancelledError, Taken):
+            raise
+        except Exception:  # noqa: BLE001 - a job's own failure is told in the job
+            _log.exception("job-failed", job=job.id, list=self.name)
+            error = JobError("something went wrong on our side", transient=True, detail="InternalFault")
+            return _ended(job, JobFailure(error))
 
     async def abort(self, job: Job) -> Job:
-        """End `job` before its time, and return it."""
+        """End `job` before its time, and return it; by then nothing more is done for it, in whichever process."""
         ended = replace(job, phase=ABORTED, ended_at=datetime.now(tz=UTC))
-        if await self._put(ended, expecting=ACTIVE):
-            task = self._running.get(job.id)
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-            return ended
-        return await self.get(job.id, job.owner)
+        if not await self._advance(ended, expecting=ACTIVE):
+            return await self.get(job.id, job.owner)
+        task = self._running.get(job.id)
+        if task is not None:
+            await self._cancel(task)
+        elif job.phase in RUNNING:
+            await self._until_let_go(job.id)
+        return ended
+
+    async def _cancel(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def _until_let_go(self, job_id: str) -> None:
+        """Return when the worker of a job that was ended here has noticed, or has had the time to."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(3 * self._beat_s):
+                while await asyncio.to_thread(self._store.worker_of, job_id) is not None:  # noqa: ASYNC110 - told by the database alone
+                    await asyncio.sleep(min(_LOOK_S, self._beat_s))
 
     async def destroy(self, job: Job) -> None:
         """End `job` if it runs, and forget it."""
@@ -206,7 +282,7 @@ class Jobs:
         return await self._set(replace(job, run_id=run_id[:64]))
 
     async def _set(self, job: Job) -> Job:
-        await self._put(job, expecting=frozenset({job.phase}))
+        await asyncio.to_thread(self._store.set, job)
         return await self.get(job.id, job.owner)
 
     async def wait(self, job: Job, *, seconds: float, phase: str | None = None) -> Job:
@@ -219,17 +295,23 @@ class Jobs:
         """
         if job.phase not in ACTIVE or (phase is not None and job.phase != phase):
             return job
-        event = self._changed.setdefault(job.id, asyncio.Event())
-        found = await self.get(job.id, job.owner)  # it may have changed before the event was there
-        if found.phase == job.phase:
+        until = time.monotonic() + (min(seconds, WAIT_LIMIT_S) if seconds >= 0 else WAIT_LIMIT_S)
+        while True:
+            event = self._changed.setdefault(job.id, asyncio.Event())
+            found = await self.get(job.id, job.owner)  # it may have changed before the event was there
+            left = until - time.monotonic()
+            if found.phase != job.phase:
+                self._tell(job.id)
+            if found.phase != job.phase or left <= 0:
+                return found
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, WAIT_LIMIT_S) if seconds >= 0 else WAIT_LIMIT_S):
+                # What another process does with it is not told here.
+                async with asyncio.timeout(left if job.id in self._running else min(left, _LOOK_S)):
                     await event.wait()
-            found = await self.get(job.id, job.owner)
-        return found
 
-    async def _put(self, job: Job, *, expecting: frozenset[str]) -> bool:
-        kept = await asyncio.to_thread(self._store.put, job, expecting=expecting)
+    async def _advance(self, job: Job, *, expecting: frozenset[str], mine: bool = False) -> bool:
+        worker = self._worker if mine else None
+        kept = await asyncio.to_thread(self._store.advance, job, expecting=expecting, worker=worker)
         if kept:
             self._tell(job.id)
         return kept
@@ -240,19 +322,81 @@ class Jobs:
             event.set()
 
     async def keep(self) -> None:
-        """End what an earlier process left running, then destroy jobs whose time has come, for ever."""
-        error = JobError("the service was restarted while the job ran", transient=True, detail="InternalFault")
-        # Jobs may have been started here since: what ran before that is neither of these.
-        found = [
-            job_id for job_id in await asyncio.to_thread(self._store.running, self.name) if job_id not in self._ours
-        ]
-        count = await asyncio.to_thread(self._store.fail, found, error, datetime.now(tz=UTC)) if found else 0
-        if count:
-            _log.warning("jobs-interrupted", list=self.name, jobs=count)
-        while True:
-            for job_id in await asyncio.to_thread(self._store.remove_due, datetime.now(tz=UTC)):
-                task = self._running.get(job_id)
-                if task is not None:
-                    task.cancel()
+        """Show that this worker lives, take up what lost ones did, and destroy jobs whose time has come, for ever."""
+        reaped_s = looked_s = float("-inf")
+        try:
+            while True:
+                if self._running:
+                    await self._beat()
+                now_s = time.monotonic()
+                if now_s - looked_s > 2 * self._beat_s:
+                    # Nobody's beats were seen meanwhile: the database was away, or this process was.
+                    self._seen.clear()
+                await self._look()
+                looked_s = time.monotonic()
+                if now_s - reaped_s >= REAP_S:
+                    await self._reap()
+                    reaped_s = now_s
+                await asyncio.sleep(self._beat_s)
+        except asyncio.CancelledError:
+            await self._let_go()
+            raise
+
+    async def _beat(self) -> None:
+        told = {job_id: text for job_id in self._running if (text := self._progress(job_id)) is not None}
+        before = [*self._running]
+        mine = await asyncio.to_thread(self._store.beat, self._worker, told)
+        for job_id in before:
+            task = self._running.get(job_id)
+            if job_id not in mine and task is not None:
+                await self._cancel(task)
+                await asyncio.to_thread(self._store.let_go, job_id, self._worker)
                 self._tell(job_id)
-            await asyncio.sleep(REAP_S)
+
+    async def _look(self) -> None:
+        """Take the jobs of workers that have shown no life for too long, by this process's own clock."""
+        others = await asyncio.to_thread(self._store.of_others, self.name, self._worker)
+        now_s = time.monotonic()
+        seen = {job_id: sight for job_id, sight in self._seen.items() if others.get(job_id) == sight.held}
+        for job_id, held in others.items():
+            sight = seen.setdefault(job_id, _Sight(held, now_s))
+            if held.worker is None or now_s - sight.since_s >= self._lost_s:
+                del seen[job_id]
+                await self._take_over(job_id, held)
+        self._seen = seen
+
+    async def _take_over(self, job_id: str, held: Hold) -> None:
+        job = await asyncio.to_thread(self._store.take_over, job_id, held, self._worker)
+        if job is None:
+            return  # another one was quicker
+        if self._again and job.attempts <= MOST_ATTEMPTS:
+            _log.warning("job-taken-up", job=job_id, list=self.name, attempt=job.attempts)
+            self._begin(job)
+            return
+        _log.warning("job-interrupted", job=job_id, list=self.name, attempt=job.attempts)
+        sentence = "the service ended while the job ran, and the job is of a kind that is not begun again"
+        if self._again:
+            sentence = f"the job was begun {MOST_ATTEMPTS} times, and each time the service ended while it ran"
+        error = JobError(sentence, transient=True, detail="InternalFault")
+        await self._advance(_ended(job, JobFailure(error)), expecting=RUNNING, mine=True)
+
+    async def _reap(self) -> None:
+        for job_id in await asyncio.to_thread(self._store.remove_due, datetime.now(tz=UTC)):
+            task = self._running.get(job_id)
+            if task is not None:
+                task.cancel()
+            self._tell(job_id)
+
+    async def _let_go(self) -> None:
+        """End what runs here, and leave it to others."""
+        for job_id, task in [*self._running.items()]:
+            await self._cancel(task)
+            await asyncio.to_thread(self._store.let_go, job_id, self._worker)
+
+
+def _ended(job: Job, outcome: Sequence[Result] | JobFailure) -> Job:
+    now = datetime.now(tz=UTC)
+    done = replace(job, started_at=job.started_at or now, ended_at=now)
+    if isinstance(outcome, JobFailure):
+        return replace(done, phase=ERROR, error=outcome.error, results=outcome.results)
+    return replace(done, phase=COMPLETED, results=tuple(outcome))

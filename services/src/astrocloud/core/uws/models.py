@@ -65,6 +65,12 @@ class Job:
     """An XML document of the service's own, told as ``jobInfo``."""
     results: tuple[Result, ...] = ()
     error: JobError | None = None
+    attempts: int = 0
+    """How many times it was begun."""
+    mark: str | None = None
+    """What whoever began it before left for whoever begins it again."""
+    progress: str | None = None
+    """How far it is, in the service's own words."""
 
 
 class JobFailure(Exception):  # noqa: N818 - told, not raised to the caller

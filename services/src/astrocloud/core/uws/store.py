@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,14 +16,16 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    Update,
     delete,
     insert,
+    or_,
     select,
     update,
 )
 
 from astrocloud.core.database import metadata
-from astrocloud.core.uws.models import ERROR, RUNNING, Job, JobError, Result
+from astrocloud.core.uws.models import PENDING, QUEUED, RUNNING, Job, JobError, Result
 
 jobs_table: Final = Table(
     "uws_jobs",
@@ -42,9 +44,24 @@ jobs_table: Final = Table(
     Column("info", Text),
     Column("results", Text, nullable=False),
     Column("error", Text),
+    Column("worker", String(64)),
+    Column("beat", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("mark", Text),
+    Column("progress", Text),
+    Index("ix_uws_jobs_list_phase", "list", "phase"),
     Index("ix_uws_jobs_list_owner", "list", "owner", "created_at"),
     Index("ix_uws_jobs_destruction", "destruction_at"),
 )
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Who does a job, and the last sign that they live."""
+
+    worker: str | None
+    """`None`: nobody, who did it let it go."""
+    beat: int
 
 
 class JobStore:
@@ -71,13 +88,84 @@ class JobStore:
             row = connection.execute(query).first()
         return _job(row) if row is not None else None
 
-    def put(self, job: Job, *, expecting: frozenset[str]) -> bool:
-        """Keep what became of `job`, if its phase is still one of `expecting`; return whether it was."""
-        change = (
-            update(jobs_table)
-            .where(jobs_table.c.id == job.id, jobs_table.c.phase.in_(expecting))
-            .values(**_columns(job))
+    def set(self, job: Job) -> bool:
+        """Keep what the owner of `job` may set, if its phase is still what it was; return whether it was."""
+        change = update(jobs_table).where(jobs_table.c.id == job.id, jobs_table.c.phase == job.phase)
+        values = {name: _columns(job)[name] for name in ("destruction_at", "duration_s", "run_id")}
+        return self._changed(change.values(**values))
+
+    def advance(self, job: Job, *, expecting: frozenset[str], worker: str | None = None) -> bool:
+        """Keep how far `job` is, if its phase is still one of `expecting`; return whether it was.
+
+        Parameters
+        ----------
+        worker
+            Only while this is the worker that does it; `None`: whoever does.
+        """
+        change = update(jobs_table).where(jobs_table.c.id == job.id, jobs_table.c.phase.in_(expecting))
+        if worker is not None:
+            change = change.where(jobs_table.c.worker == worker)
+        values = {name: _columns(job)[name] for name in ("phase", "started_at", "ended_at", "results", "error")}
+        return self._changed(change.values(**values))
+
+    def take(self, job_id: str, worker: str) -> bool:
+        """Queue the pending job as one that `worker` does; return whether it was pending."""
+        change = update(jobs_table).where(jobs_table.c.id == job_id, jobs_table.c.phase == PENDING)
+        return self._changed(change.values(phase=QUEUED, worker=worker, beat=0, attempts=1))
+
+    def beat(self, worker: str, progress: Mapping[str, str]) -> frozenset[str]:
+        """Show that `worker` lives; return the ids of the jobs that it does, and is still to do.
+
+        Parameters
+        ----------
+        progress
+            The id of a job -> what is told of how far it is.
+        """
+        mine = (jobs_table.c.worker == worker) & jobs_table.c.phase.in_(RUNNING)
+        with self._engine.begin() as connection:
+            connection.execute(update(jobs_table).where(mine).values(beat=jobs_table.c.beat + 1))
+            for job_id, text in progress.items():
+                connection.execute(update(jobs_table).where(mine, jobs_table.c.id == job_id).values(progress=text))
+            return frozenset(row[0] for row in connection.execute(select(jobs_table.c.id).where(mine)))
+
+    def mark(self, job_id: str, worker: str, mark: str) -> bool:
+        """Keep what whoever takes the job up has to know; return whether it is still `worker`'s to do."""
+        mine = (jobs_table.c.id == job_id) & (jobs_table.c.worker == worker) & jobs_table.c.phase.in_(RUNNING)
+        return self._changed(update(jobs_table).where(mine).values(mark=mark))
+
+    def let_go(self, job_id: str, worker: str) -> None:
+        """Leave the job, which `worker` does no more, to whoever looks first."""
+        mine = (jobs_table.c.id == job_id) & (jobs_table.c.worker == worker)
+        self._changed(update(jobs_table).where(mine).values(worker=None))
+
+    def of_others(self, list_name: str, worker: str) -> Mapping[str, Hold]:
+        """Return who does the jobs of the list that are queued or executing and not `worker`'s."""
+        query = select(jobs_table.c.id, jobs_table.c.worker, jobs_table.c.beat).where(
+            jobs_table.c.list == list_name,
+            jobs_table.c.phase.in_(RUNNING),
+            or_(jobs_table.c.worker.is_(None), jobs_table.c.worker != worker),
         )
+        with self._engine.begin() as connection:
+            return {row.id: Hold(row.worker, row.beat) for row in connection.execute(query)}
+
+    def take_over(self, job_id: str, held: Hold, worker: str) -> Job | None:
+        """Queue the job as one that `worker` does, if it is still held as it was `held`; return it then."""
+        same = (jobs_table.c.id == job_id) & jobs_table.c.phase.in_(RUNNING) & (jobs_table.c.beat == held.beat)
+        holder = jobs_table.c.worker.is_(None) if held.worker is None else jobs_table.c.worker == held.worker
+        values = {"phase": QUEUED, "worker": worker, "beat": 0, "attempts": jobs_table.c.attempts + 1}
+        with self._engine.begin() as connection:
+            if not connection.execute(update(jobs_table).where(same, holder).values(**values)).rowcount:
+                return None
+            row = connection.execute(select(jobs_table).where(jobs_table.c.id == job_id)).one()
+        return _job(row)
+
+    def worker_of(self, job_id: str) -> str | None:
+        """Return who does the job or did it last, `None` when nobody does."""
+        query = select(jobs_table.c.worker).where(jobs_table.c.id == job_id)
+        with self._engine.begin() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def _changed(self, change: Update) -> bool:
         with self._engine.begin() as connection:
             return bool(connection.execute(change).rowcount)
 
@@ -124,19 +212,6 @@ class JobStore:
         with self._engine.begin() as connection:
             return [_job(row) for row in connection.execute(query.limit(last) if last is not None else query)]
 
-    def running(self, list_name: str) -> Sequence[str]:
-        """Return the ids of the jobs of the list that are queued or executing."""
-        query = select(jobs_table.c.id).where(jobs_table.c.list == list_name, jobs_table.c.phase.in_(RUNNING))
-        with self._engine.begin() as connection:
-            return [row[0] for row in connection.execute(query)]
-
-    def fail(self, ids: Sequence[str], error: JobError, now: datetime) -> int:
-        """End those of the jobs that are queued or executing with `error`; return how many."""
-        running = jobs_table.c.id.in_(ids) & jobs_table.c.phase.in_(RUNNING)
-        values = {"phase": ERROR, "error": json.dumps(asdict(error)), "ended_at": now.timestamp()}
-        with self._engine.begin() as connection:
-            return int(connection.execute(update(jobs_table).where(running).values(**values)).rowcount)
-
 
 def _columns(job: Job) -> Mapping[str, Any]:
     return {
@@ -179,4 +254,7 @@ def _job(row: Row[Any]) -> Job:
         info=row.info,
         results=tuple(Result(**result) for result in json.loads(row.results)),
         error=JobError(**json.loads(row.error)) if row.error else None,
+        attempts=row.attempts,
+        mark=row.mark,
+        progress=row.progress,
     )
