@@ -67,6 +67,22 @@ def test_no_address_of_a_database_holds_the_password(data: DataFolder) -> None:
     assert stat.S_IMODE(passwords.stat().st_mode) == 0o600
 
 
+def test_a_lost_node_is_noticed_at_both_ends_of_a_connection(data: DataFolder) -> None:
+    data.make()
+
+    query = make_url(database_url(data, "astrocloud")).query
+
+    # Seconds; and what the server is told of its own end, in its own names.
+    idle, interval, count = (int(str(query[f"keepalives_{name}"])) for name in ("idle", "interval", "count"))
+    assert idle + interval * count <= 15
+    assert int(str(query["tcp_user_timeout"])) <= 15_000
+    told = dict(each.strip().split("=") for each in str(query["options"]).split("-c ") if each)
+    assert told["tcp_keepalives_idle"] == str(idle)
+    assert told["tcp_keepalives_count"] == str(count)
+    assert told["tcp_user_timeout"] == query["tcp_user_timeout"]
+    assert told["idle_in_transaction_session_timeout"] == "60s"
+
+
 def test_an_authority_of_the_operator_s_own_is_the_one_believed(data: DataFolder) -> None:
     data.make()
     assert make_url(database_url(data, "astrocloud")).query["sslrootcert"] == "/etc/ssl/certs/ca-certificates.crt"

@@ -21,9 +21,16 @@ SERVICE_PORT: Final = 8080
 """Where every service listens in its own pod."""
 HUB_PORT: Final = 8081
 """Where the hub listens in its pod."""
+BYTES_PORT: Final = 8082
+"""Where VOSpace listens in its pod for bytes that go around the proxy."""
 
 _NOT_THE_INTERNET: Final = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 """Private networks, the cluster's own among them, and where a cloud tells a machine its secrets."""
+
+_KEEPALIVE: Final = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3"}
+"""A connection whose other end is gone without a word, with its node, is given up after these seconds, not after hours."""
+_SILENT_MS: Final = 11_000
+"""The same for one on which something was sent."""
 
 _AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -107,6 +114,8 @@ class Cluster(ClusterBlock):
     """The hub."""
     services: dict[str, str]
     """The name of a service -> where it is."""
+    drain_s: dict[str, int] = {}
+    """The name of a service -> how long it goes on with what is under way when it is told to end, in seconds."""
     database: ClusterDatabase
     """The database."""
     servers: ClusterServers = Field(default=ClusterServers())
@@ -149,8 +158,17 @@ def postgresql_url(database: ClusterDatabase, name: str, *, passwords: "Path", a
         "sslmode": database.sslmode,
         "connect_timeout": "10",
         "application_name": f"astrocloud-{name}",
-        # A part that hangs in a transaction would keep all others from theirs.
-        "options": "-c idle_in_transaction_session_timeout=60s",
+        **_KEEPALIVE,
+        "tcp_user_timeout": str(_SILENT_MS),
+        # A part that hangs in a transaction would keep all others from theirs, as would one that is lost in it.
+        "options": " ".join(
+            f"-c {name}={value}"
+            for name, value in {
+                "idle_in_transaction_session_timeout": "60s",
+                **{f"tcp_{name}": value for name, value in _KEEPALIVE.items()},
+                "tcp_user_timeout": _SILENT_MS,
+            }.items()
+        ),
     }
     if database.sslmode.startswith("verify"):
         options["sslrootcert"] = str(authority) if authority.exists() else _AUTHORITIES
