@@ -223,7 +223,7 @@ class ServerPods(Block):
     """Taints that they bear."""
     reserve: Reserve = Reserve()
     """How much of its limits a server is sure of."""
-    queueWaitSeconds: int = Field(default=8, ge=0, le=3600)
+    queueWaitSeconds: int = Field(default=6, ge=0, le=3600)
     """How long a server waits for room, in seconds; more where the cluster grows when it is full."""
     tmpSize: Bytes = "10Gi"
     """How much a server may hold in ``/tmp``, on its node's disk."""

@@ -43,12 +43,12 @@ def test_every_part_answers_where_people_come_in(installation: Installation) -> 
 
 
 def test_the_operator_s_commands_work_in_a_pod(installation: Installation) -> None:
-    installation.add("ann", admin=True)
+    installation.add("chief", admin=True)
 
     listed = json.loads(installation.run("astrocloud", "user", "list", "--json"))
     status = json.loads(installation.run("astrocloud", "status", "--json"))
 
-    assert {"username": "ann", "admin": True}.items() <= next(p for p in listed if p["username"] == "ann").items()
+    assert next(person["admin"] for person in listed if person["username"] == "chief") is True
     assert status["url"] == installation.url
     assert set(status["parts"].values()) == {"ok"}, status
 

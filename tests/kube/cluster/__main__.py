@@ -1,8 +1,7 @@
-"""Bring the test cluster up, take it down, or say how it is."""
+"""Bring the test cluster up, take it down, say how it is, or whether there can be one."""
 
 import argparse
 import fcntl
-import os
 import shutil
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from tests.kube.cluster import control, images, machines, node, pki, traces
+from tests.kube.cluster import ability, control, images, machines, node, pki, traces
 from tests.kube.cluster.layout import CACHE, CONTROL, HOSTS, KUBECONFIG, NODES, REGISTRY, STATE
 from tests.kube.cluster.machines import ClusterError
 from tests.kube.cluster.programs import CLUSTER_PROGRAMS, BuildError, build, need_debian_packages
@@ -80,15 +79,19 @@ def status() -> bool:
 def main() -> int:
     """Run one command; errors that a person can act on are one sentence and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m tests.kube.cluster", description=__doc__)
-    parser.add_argument("what", choices=["up", "down", "status", "build"])
+    parser.add_argument("what", choices=["up", "down", "status", "build", "can"])
     parser.add_argument(
         "programs", nargs="*", help="what `build` builds; nothing: all that a cluster and its tests need"
     )
     options = parser.parse_args()
     what = options.what
-    if os.geteuid() != 0 and what != "build":
-        print("cluster: its nodes are made of namespaces and cgroups, which takes root", file=sys.stderr)
-        return 2
+    if what != "build":
+        lacks = ability.why_not()
+        if lacks:
+            print(f"No cluster can be made on this machine: {lacks}.", file=sys.stderr)
+            return 2
+    if what == "can":
+        return 0
     began = time.monotonic()
     try:
         if what == "status":

@@ -82,7 +82,7 @@ class ClusterServers(ClusterBlock):
     """The id of an environment -> its image, best by digest."""
     reserve: ClusterReserve = ClusterReserve()
     """How much of its limits a server is sure of."""
-    queue_wait_s: int = Field(default=8, ge=0, le=3600)
+    queue_wait_s: int = Field(default=6, ge=0, le=3600)
     """How long a server waits for room, in seconds; more where the cluster grows when it is full."""
     tmp_size: ByteSize = ByteSize(10 * 2**30)
     """How much a server may hold in ``/tmp``, on its node's disk."""
