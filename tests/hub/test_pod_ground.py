@@ -1,6 +1,7 @@
 """What people's pods stand on, where it changes while the hub runs: the file tree, their folders in it, their quota."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
+from astrocloud_hub.errors import HubError
 from astrocloud_hub.spawners.kube import fleet, folders, objects
-from astrocloud_hub.spawners.kube.models import Ground
+from astrocloud_hub.spawners.kube.models import Ground, Quota
 from astrocloud_hub.spawners.kube.starts import early_end
 from tests.hub.test_pod_objects import ADA, BEN, GIB, cluster, ground, plan
 
@@ -69,6 +71,25 @@ async def test_the_same_bytes_are_the_same_volume() -> None:
     first, again = await fleet_of(Api()).ground(), await fleet_of(Api()).ground()
 
     assert volume_and_claims(first) == volume_and_claims(again)
+
+
+async def test_a_sign_in_to_a_registry_is_read_anew_and_missed_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fleet, "_TREE_KEPT_S", 0)
+    there = cluster(image_pull_secrets=[{"name": "registry"}])
+    quota = Quota(pods=5, memory_bytes=48 * GIB, cpus=12, largest_memory_bytes=16 * GIB)
+    found = fleet.Fleet(api=Api(), cluster=there, quota=quota, pull=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(HubError) as missed:
+        await found.ground()
+    assert missed.value.code == "server-pull-secret"
+    assert "`registry`" in str(missed.value)
+
+    file = tmp_path / "registry" / ".dockerconfigjson"
+    file.parent.mkdir()
+    for config in (b"{}", b'{"auths": {}}'):
+        file.write_bytes(config)
+        assert [secret.config for secret in (await found.ground()).pull_secrets] == [config]
 
 
 @pytest.mark.parametrize("servers", [1, 3])

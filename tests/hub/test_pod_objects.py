@@ -3,8 +3,10 @@
 `ASTROCLOUD_WRITE_GOLDEN=1` writes them anew; look at the difference before committing it.
 """
 
+import base64
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import pytest
 
 from astrocloud.core.cluster import Cluster
 from astrocloud_hub.spawners.kube import objects
-from astrocloud_hub.spawners.kube.models import Ground, Placement, Quota, ServerPlan, server_label
+from astrocloud_hub.spawners.kube.models import Ground, Placement, PullSecret, Quota, ServerPlan, server_label
 from astrocloud_hub.spawners.models import Group, Limits, Person
 
 GOLDEN = Path(__file__).with_name("golden")
 GIB = 2**30
+SIGN_IN = b'{"auths":{"registry.example.org":{"auth":"c2VjcmV0"}}}'
 
 ADA = Person(username="ada", uid=200001, gid=200001, groups=(Group(name="survey", gid=400001),))
 BEN = Person(username="ben", uid=200002, gid=200002)
@@ -75,15 +78,15 @@ def test_the_pod_of_a_person_in_a_group() -> None:
 
 
 def test_a_pod_with_everything_an_operator_and_a_choice_can_say() -> None:
-    there = ground(
+    opened = ground(
         namespace_prefix="people-",
         node_selector={"astrocloud.org/servers": "yes"},
         tolerations=[{"key": "servers", "operator": "Exists", "effect": "NoSchedule"}],
-        image_pull_secrets=[{"name": "registry"}],
         priority_class="sky-astrocloud-server",
         reserve={"memory": 1, "cpus": 0.5},
         tmp_size="2GiB",
     )
+    there = replace(opened, pull_secrets=(PullSecret(name="registry", config=SIGN_IN),))
     wanted = plan(
         person=BEN,
         server="Night of the 3rd",
@@ -92,6 +95,21 @@ def test_a_pod_with_everything_an_operator_and_a_choice_can_say() -> None:
         placement=Placement(node_selector={"disk": "fast"}, region="guizhou"),
     )
     same_as("pod-everything", objects.pod(there, wanted))
+
+
+def test_a_sign_in_to_a_registry_is_copied_under_a_name_of_its_contents() -> None:
+    def copies(config: bytes) -> list[dict[str, Any]]:
+        there = replace(ground(), pull_secrets=(PullSecret(name="registry", config=config),))
+        used = objects.pod(there, plan())["spec"]["imagePullSecrets"]
+        made = [each for each in objects.namespace_objects(there, ADA) if each["kind"] == "Secret"]
+        assert [each["metadata"]["name"] for each in made] == [each["name"] for each in used]
+        return made
+
+    (first,), (other,) = copies(SIGN_IN), copies(b"{}")
+    assert base64.b64decode(first["data"][".dockerconfigjson"]) == SIGN_IN
+    assert (first["type"], first["immutable"]) == ("kubernetes.io/dockerconfigjson", True)
+    assert first["metadata"]["name"] != other["metadata"]["name"]
+    assert "c2VjcmV0" not in repr(PullSecret(name="registry", config=SIGN_IN))
 
 
 def test_networks_that_an_operator_opens_are_opened() -> None:

@@ -217,6 +217,17 @@ def test_the_rights_are_the_reviewed_ones() -> None:
     assert sorted(rendered, key=lambda r: [r[k] for k in key]) == sorted(reviewed, key=lambda r: [r[k] for k in key])
 
 
+def test_the_hub_makes_secrets_only_where_registries_want_a_sign_in() -> None:
+    """Copies in people's namespaces: it makes them, and reads none."""
+
+    def of_secrets(*arguments: str) -> list[list[str]]:
+        roles = [each for each in objects(*arguments) if each["kind"] == "ClusterRole"]
+        return [rule["verbs"] for role in roles for rule in role["rules"] if "secrets" in rule["resources"]]
+
+    assert of_secrets() == []
+    assert of_secrets("--set", "imagePullSecrets[0].name=registry") == [["create"]]
+
+
 def test_the_configuration_arrives_as_it_was_given() -> None:
     file = Path(__file__).parent / "values" / "production.yaml"
     given = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]

@@ -71,6 +71,11 @@ class DataFolder:
         return self.root / "secrets"
 
     @property
+    def pull_secrets(self) -> Path:
+        """Sign-ins to registries, a folder each, for the hub on a cluster."""
+        return self.root / "pull-secrets"
+
+    @property
     def databases(self) -> Path:
         """The SQLite databases (0700)."""
         return self.root / "db"

@@ -3,17 +3,19 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from astrocloud.core.cluster import Cluster
+from astrocloud.core.layout import DataFolder
 from astrocloud.environments.models import ResourceChoice
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.spawners.environments import CatalogueSource
 from astrocloud_hub.spawners.kube import objects
 from astrocloud_hub.spawners.kube.api import ClusterApi, ClusterError
-from astrocloud_hub.spawners.kube.models import LABEL, Ground, Json, Quota, ServerPlan
+from astrocloud_hub.spawners.kube.models import LABEL, Ground, Json, PullSecret, Quota, ServerPlan
 from astrocloud_hub.spawners.kube.nodes import NodeWatch
 from astrocloud_hub.spawners.kube.refusals import refusal
 from astrocloud_hub.spawners.kube.room import Room, free_room
@@ -33,7 +35,7 @@ _NOT_THE_SOURCE: Final = frozenset(
 )
 """What of a volume's spec does not say where its bytes are."""
 
-_CREATED_ONCE: Final = frozenset({"PersistentVolume", "PersistentVolumeClaim"})
+_CREATED_ONCE: Final = frozenset({"PersistentVolume", "PersistentVolumeClaim", "Secret"})
 """What cannot be changed once it is there."""
 
 _TREE_KEPT_S: Final = 30
@@ -53,12 +55,15 @@ class Fleet:
         What the chart says of it.
     quota
         What one person may use at once.
+    pull
+        The folder with the sign-ins to registries, a folder each.
     """
 
-    def __init__(self, *, api: ClusterApi, cluster: Cluster, quota: Quota) -> None:
+    def __init__(self, *, api: ClusterApi, cluster: Cluster, quota: Quota, pull: Path | None = None) -> None:
         self._api = api
         self._cluster = cluster
         self._quota = quota
+        self._pull = pull
         self._ground: Ground | None = None
         self._ground_until = 0.0
         self._made: dict[str, str] = {}
@@ -108,7 +113,12 @@ class Fleet:
         """
         async with self._starting:
             if self._ground is None or time.monotonic() >= self._ground_until:
-                self._ground = Ground(cluster=self._cluster, tree=await self._tree(), quota=self._quota)
+                self._ground = Ground(
+                    cluster=self._cluster,
+                    tree=await self._tree(),
+                    quota=self._quota,
+                    pull_secrets=await asyncio.to_thread(pull_secrets, self._pull, self._cluster),
+                )
                 self._ground_until = time.monotonic() + _TREE_KEPT_S
         return self._ground
 
@@ -318,4 +328,24 @@ def fleet_of(api: ClusterApi, *, cluster: Cluster, catalogue: CatalogueSource, s
         cpus=pods * max(cpus, objects.START_CPUS),
         largest_memory_bytes=memory,
     )
-    return Fleet(api=api, cluster=cluster, quota=quota)
+    return Fleet(api=api, cluster=cluster, quota=quota, pull=DataFolder.from_environment().pull_secrets)
+
+
+def pull_secrets(folder: Path | None, cluster: Cluster) -> tuple[PullSecret, ...]:
+    """Return the sign-ins to registries that the chart names, as they are now.
+
+    Raises
+    ------
+    HubError
+        ``server-pull-secret`` when there is no such Secret, or not of that kind.
+    """
+    found = []
+    if folder is None:
+        return ()
+    for named in cluster.servers.image_pull_secrets:
+        try:
+            config = (folder / named["name"] / ".dockerconfigjson").read_bytes()
+        except OSError as err:
+            raise HubError("server-pull-secret", name=named["name"], namespace=cluster.namespace) from err
+        found.append(PullSecret(name=named["name"], config=config))
+    return tuple(found)

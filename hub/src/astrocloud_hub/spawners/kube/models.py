@@ -25,6 +25,21 @@ _PLAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
+class PullSecret:
+    """A sign-in to a registry, which people's namespaces get a copy of."""
+
+    name: str
+    """Its name in the platform's own namespace."""
+    config: bytes = field(repr=False)
+    """What Docker's ``config.json`` would hold."""
+
+    @property
+    def copy(self) -> str:
+        """The name of the copy: another one for other contents, as a copy is only ever made, never read or changed."""
+        return f"{self.name[:200]}-{hashlib.sha256(self.config).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ground:
     """The cluster, as far as people's servers need to know it."""
 
@@ -32,6 +47,8 @@ class Ground:
     tree: Json
     """Where the file tree is: its volume's source, such as ``{"nfs": {…}}``, and ``mountOptions`` if there are any."""
     quota: "Quota"
+    pull_secrets: tuple[PullSecret, ...] = ()
+    """The sign-ins to registries that their images are fetched with."""
 
     @property
     def claim(self) -> str:

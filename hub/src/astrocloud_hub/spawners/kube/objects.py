@@ -3,17 +3,19 @@
 Pure functions of plain values; tests compare what they return with golden files.
 """
 
+import base64
 import hashlib
 import json
 from typing import Final
 
-from astrocloud.core.cluster import HUB_PORT, SERVICE_PORT
+from astrocloud.core.cluster import BYTES_PORT, HUB_PORT, SERVICE_PORT
 from astrocloud_hub.spawners.kube.models import (
     CONTAINER,
     LABEL,
     SERVER_PORT,
     Ground,
     Json,
+    PullSecret,
     ServerPlan,
     server_label,
 )
@@ -56,6 +58,7 @@ def namespace_objects(ground: Ground, person: Person) -> list[Json]:
         _allow_server(ground, name),
         _volume(ground, name),
         _claim(ground, name),
+        *(_pull_secret(ground, name, secret) for secret in ground.pull_secrets),
     ]
     # Told apart from what an earlier version made without asking for each object.
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:32]
@@ -114,6 +117,17 @@ def _limit_range(ground: Ground, namespace: str) -> Json:
     }
 
 
+def _pull_secret(ground: Ground, namespace: str, secret: PullSecret) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(ground, namespace, secret.copy),
+        "type": "kubernetes.io/dockerconfigjson",
+        "immutable": True,
+        "data": {".dockerconfigjson": base64.b64encode(secret.config).decode()},
+    }
+
+
 def _deny_all(ground: Ground, namespace: str) -> Json:
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -143,6 +157,7 @@ def _allow_server(ground: Ground, namespace: str) -> Json:
                 },
                 {"to": [_part(ground, "hub")], "ports": [{"port": HUB_PORT}]},
                 {"to": [_part(ground, service) for service in services], "ports": [{"port": SERVICE_PORT}]},
+                {"to": [_part(ground, "vospace")], "ports": [{"port": BYTES_PORT}]},
                 *servers.egress,
             ],
         },
@@ -222,8 +237,8 @@ def pod(ground: Ground, plan: ServerPlan) -> Json:
     }
     if servers.priority_class:
         spec["priorityClassName"] = servers.priority_class
-    if servers.image_pull_secrets:
-        spec["imagePullSecrets"] = servers.image_pull_secrets
+    if ground.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret.copy} for secret in ground.pull_secrets]
     selector = {**servers.node_selector, **plan.placement.node_selector}
     if selector:
         spec["nodeSelector"] = selector
