@@ -91,7 +91,7 @@ class BrowseApi:
             view, stale = self._views.open(person, path, wish, view_id=request.query.get("view", ""))
             told: dict[str, Any] = {"view": view.id, "total": len(view.names), "stale": stale}
             if around:
-                told["at"] = self._views.position(view, path_in(around).name)
+                told["at"] = view.names.position(path_in(around).name)
             told["first"] = first
             told["entries"] = self._views.window(person, view, first, count)
             if first == 0 or request.query.get("view", "") != view.id:

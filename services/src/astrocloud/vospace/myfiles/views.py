@@ -10,11 +10,15 @@ import secrets
 import stat
 import threading
 import time
+from array import array
+from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from itertools import chain
+from typing import Any, Final, overload
 
 from astrocloud.vospace import acl, posix
 from astrocloud.vospace.domain import Nodes
@@ -31,8 +35,9 @@ FOUND_LIMIT: Final = 1000
 SEARCH_S: Final = 10.0
 """How long such a search may take, in seconds."""
 
-_ROOM: Final = 4_000_000
-_DIGITS: Final = re.compile(r"(\d+)", re.ASCII)
+_ROOM_BYTES: Final = 128 << 20
+"""How much memory the names of all views that are kept may take, besides one of any size."""
+_DIGITS: Final = re.compile(r"\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,39 @@ class Wish:
         return not self.match or self.match.casefold() in name.decode("utf-8", "replace").casefold()
 
 
+class Names(Sequence[bytes]):
+    """Names in an order, in little more memory than their letters take: there may be millions."""
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        self._text = b"\0" + b"\0".join(names) + b"\0"
+        self._begins = array("Q", (at.end() for at in re.finditer(rb"\0(?=[^\0])", self._text)))
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        begin = self._begins[index]
+        return self._text[begin : self._text.index(b"\0", begin)]
+
+    @property
+    def size(self) -> int:
+        """How many bytes they take."""
+        return len(self._text) + len(self._begins) * self._begins.itemsize
+
+    def position(self, name: bytes) -> int | None:
+        """Return where `name` is, or `None`."""
+        at = self._text.find(b"\0" + name + b"\0") if name else -1
+        return None if at < 0 else bisect_left(self._begins, at + 1)
+
+
 @dataclass(frozen=True)
 class View:
     """Names in an order."""
@@ -64,7 +102,7 @@ class View:
     wish: Wish
     stamp: tuple[int, ...]
     """What the folder was when it was read."""
-    names: Sequence[bytes]
+    names: Names
 
 
 class Views:
@@ -105,7 +143,7 @@ class Views:
         view = View(secrets.token_urlsafe(9), person.name, path, wish, stamp, names)
         with self._lock:
             self._kept[view.id] = view
-            while len(self._kept) > 1 and sum(len(each.names) for each in self._kept.values()) > _ROOM:
+            while len(self._kept) > 1 and sum(each.names.size for each in self._kept.values()) > _ROOM_BYTES:
                 self._kept.popitem(last=False)
             while len(self._kept) > 1000:
                 self._kept.popitem(last=False)
@@ -135,12 +173,6 @@ class Views:
         for position, node in links:
             found[position] = describe_link(self._nodes, person, node)
         return found
-
-    def position(self, view: View, name: bytes) -> int | None:
-        """Return where `name` is in `view`, or `None`."""
-        with suppress(ValueError):
-            return view.names.index(name)
-        return None
 
     def search(
         self, person: Person, path: NodePath, wish: Wish, stop: threading.Event
@@ -194,31 +226,34 @@ def _seen(folder: int, reader: Reader) -> Iterator[tuple[bytes, os.stat_result]]
                 yield name, status
 
 
-def _names(folder: int, reader: Reader, wish: Wish) -> list[bytes]:
+def _names(folder: int, reader: Reader, wish: Wish) -> Names:
     """Return the names to be shown, folders first."""
-    rows: list[tuple[bool, Any, Any, bytes]] = []
+    names: tuple[list[bytes], list[bytes]] = [], []
+    values = array("q"), array("q")
     for name, status in _seen(folder, reader):
-        if not wish.takes(name):
-            continue
-        is_file = not stat.S_ISDIR(status.st_mode)
-        if wish.sort == "name":
-            rows.append((is_file, _natural(name), 0, name))
-        elif wish.sort == "size":
-            rows.append((is_file, status.st_size if is_file else 0, _natural(name), name))
-        else:
-            rows.append((is_file, status.st_mtime_ns, _natural(name), name))
-    if wish.descending:
-        # Folders stay in front, whichever way the rest goes.
-        rows.sort(key=lambda row: row[1:], reverse=True)
-        rows.sort(key=lambda row: row[0])
-    else:
-        rows.sort()
-    return [row[3] for row in rows]
+        if wish.takes(name):
+            is_file = not stat.S_ISDIR(status.st_mode)
+            names[is_file].append(name)
+            if wish.sort != "name":
+                values[is_file].append(status.st_mtime_ns if wish.sort == "date" else status.st_size * is_file)
+    # Folders stay in front, whichever way the rest goes.
+    return Names(chain.from_iterable(map(partial(_sorted, wish), names, values)))
 
 
-def _natural(name: bytes) -> tuple[Any, ...]:
+def _sorted(wish: Wish, names: list[bytes], values: "array[int]") -> list[bytes]:
+    if wish.sort == "name":
+        names.sort(key=_natural, reverse=wish.descending)
+        return names
+    order = sorted(range(len(names)), key=lambda index: (values[index], _natural(names[index])))
+    return [names[index] for index in (reversed(order) if wish.descending else order)]
+
+
+def _natural(name: bytes) -> str:
     """Return a key by which ``frame9`` comes before ``frame10``."""
-    text = name.decode("utf-8", "replace").casefold()
-    parts: list[Any] = _DIGITS.split(text)
-    parts[1::2] = map(int, parts[1::2])
-    return tuple(parts)
+    return _DIGITS.sub(_number, name.decode("utf-8", "replace").casefold())
+
+
+def _number(digits: re.Match[str]) -> str:
+    # Of two numbers the one with more digits is larger; before all letters, as what ends earlier is.
+    plain = digits[0].lstrip("0")
+    return f"\x01{chr(len(plain))}{plain}"

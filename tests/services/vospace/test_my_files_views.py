@@ -1,0 +1,65 @@
+"""The order of a folder in My files, and the memory that a folder of any size takes."""
+
+import asyncio
+import random
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from astrocloud.vospace.models import NodePath
+from astrocloud.vospace.myfiles import views
+from astrocloud.vospace.myfiles.views import Views, Wish
+from tests.services.vospace.platform import PEOPLE, Space
+from tests.services.vospace.test_my_files import ask, names
+
+MANY = 10_000
+
+
+def views_of(space: Space) -> Views:
+    assert space.service is not None
+    trash: Any = next(each.__self__ for each in space.service.background if each.__qualname__ == "Trash.keep_sweeping")
+    return Views(nodes=trash._nodes)
+
+
+async def test_names_are_in_the_order_that_people_expect(space: Space) -> None:
+    await space.mkdir("/home/ada")
+    expected = ["a", "a1", "a01b", "a2", "a10", "a10b2", "a10b10", "ab", "B", "c-9", "c-10", "é", "天1", "天2", "天10"]
+    for name in random.Random(3).sample(expected, len(expected)):
+        space.write(f"/home/ada/{name}")
+    for name in ("z9", "z10"):
+        space.make(f"/home/ada/{name}")
+    assert names(await ask(space, "/list", path="/home/ada")) == ["z9", "z10", *expected]
+    assert names(await ask(space, "/list", path="/home/ada", order="desc")) == ["z10", "z9", *reversed(expected)]
+    for position, name in enumerate(["z9", "z10", *expected]):
+        assert (await ask(space, "/list", path="/home/ada", at=f"/home/ada/{name}"))["at"] == position
+    assert (await ask(space, "/list", path="/home/ada", at="/home/ada/a0"))["at"] is None
+    assert (await ask(space, "/list", path="/home/ada/z9", at="/home/ada/z9/a"))["total"] == 0
+
+
+@pytest.mark.parametrize("sort", ["name", "date"])
+async def test_large_folder_takes_little_more_memory_than_its_names(space: Space, sort: str) -> None:
+    await space.mkdir("/home/ada")
+    folder = space.make("/home/ada/many")
+    for number in range(MANY):
+        (folder / f"frame{number}.fits").touch()
+    seen, path = views_of(space), NodePath((b"home", b"ada", b"many"))
+    tracemalloc.start()
+    try:
+        view, _stale = await asyncio.to_thread(seen.open, PEOPLE["ada"], path, Wish(sort))
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(view.names), view.names[MANY - 1]) == (MANY, f"frame{MANY - 1}.fits".encode())
+    assert (kept / MANY < 40, peak / MANY < 400) == (True, True), (kept / MANY, peak / MANY)
+
+
+async def test_names_of_views_are_kept_while_there_is_room(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    await space.mkdir("/home/ada")
+    for number in range(100):
+        space.write(f"/home/ada/{number:0100}")
+    monkeypatch.setattr(views, "_ROOM_BYTES", 25_000)
+    kept = [(await ask(space, "/list", path="/home/ada", q=text))["view"] for text in ("", "0", "00")]
+    told = [(await ask(space, "/list", path="/home/ada", q="", view=kept[0]))["view"]]
+    assert told != kept[:1]
+    assert (await ask(space, "/list", path="/home/ada", q="00", view=kept[2]))["view"] == kept[2]
