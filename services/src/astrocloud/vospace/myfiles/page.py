@@ -44,9 +44,9 @@ class FilesPage:
         return [web.get(PAGE, self._show)]
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
-        """Show My files, at ``path`` (a plain path): to who is signed in, and to everybody what is public."""
+        """Show My files, at ``path``: to who is signed in, and to everybody what is public."""
         principal = await current(request)
-        path = _plain(request.query.get("path", ""))
+        path = _path_in(request.rel_url.raw_query_string)
         if principal is None and not await self._door.run(self._is_public, path):
             await require(request)
         if principal is not None:
@@ -77,9 +77,11 @@ class FilesPage:
             return False
 
 
-def _plain(text: str) -> NodePath:
+def _path_in(query: str) -> NodePath:
+    """Return the path in a query, as the page's script reads it: bytes that are no text would not outlive decoding."""
+    given = next((pair[5:] for pair in query.split("&") if pair.startswith("path=")), "")
     try:
-        return NodePath.from_url(quote(text))
+        return NodePath.from_url(given.replace("+", "%20").replace("%2F", "/").replace("%2f", "/"))
     except Fault:
         return NodePath()
 

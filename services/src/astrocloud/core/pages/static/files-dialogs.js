@@ -1,7 +1,7 @@
 // Questions and forms of My files, each in a dialog that keeps the focus and gives it back.
 
 import { announce } from "./shared.js";
-import { ask, button, count, el, icon, iconButton, moment, plain, reason, settings, t } from "./files-kit.js";
+import { ask, button, count, el, fileAddress, icon, iconButton, moment, pageAddress, plain, reason, settings, t } from "./files-kit.js";
 
 /** Show a dialog; `build(close)` returns what is in it. The promise is what `close` is called with. */
 export function dialog(title, build, { describedBy } = {}) {
@@ -60,18 +60,22 @@ export function sure(title, text, label) {
   ]);
 }
 
-/** Ask what to do where names are taken: `keep`, `replace`, `skip`, or nothing to stop. */
-export function askConflict(folder, names, { trash = true } = {}) {
-  const shown = names.slice(0, 5).join(", ") + (names.length > 5 ? " …" : "");
+/**
+ * Ask what to do where names are taken: `keep`, `replace`, `skip`, or nothing to stop; and where so many have the `same`
+ * size, `same` to leave just these out and keep both of the others.
+ */
+export function askConflict(folder, names, { trash = true, same = 0, total = names.length } = {}) {
+  const shown = names.slice(0, 5).join(", ") + (total > 5 ? " …" : "");
   return dialog(t("conflict-title"), (close) => {
     const choice = (value, text, checked) => el("label", { class: "ac-radio" },
       el("input", { type: "radio", name: "conflict", value, checked }), el("span", {}, text));
     const form = el("form", {
       onsubmit: (event) => { event.preventDefault(); event.stopPropagation(); close(new FormData(form).get("conflict")); },
     },
-    el("p", {}, t("conflict-text", { folder, count: count(names.length), names: shown })),
+    el("p", {}, t("conflict-text", { folder, count: count(total), names: shown })),
     el("fieldset", { class: "ac-stack" },
-      choice("keep", t("conflict-keep"), true),
+      same ? choice("same", same === total ? t("conflict-same-all") : t("conflict-same", { count: count(same) }), true) : "",
+      choice("keep", t("conflict-keep"), !same),
       choice("replace", t(trash && settings.trashDays ? "conflict-replace" : "conflict-overwrite"), false),
       choice("skip", t("conflict-skip"), false)),
     actions(button(t("cancel"), () => close()), el("button", { class: "ac-button ac-button-primary", type: "submit" }, t("conflict-go"))));
@@ -204,7 +208,7 @@ export function shareDialog(path, { watch }) {
         el("button", { type: "submit", class: "ac-button ac-button-primary" }, t("share-add-person")), button(t("share-add-group"), () => add("groups")));
       const open = el("input", { type: "checkbox", id: "fi-public", onchange: () => put({ public: open.checked }) });
       open.checked = told.public;
-      const address = settings.origin + (told.kind === "folder" ? `${settings.page}?path=${encodeURIComponent(plain(path))}` : settings.files + encodeURI(plain(path)));
+      const address = settings.origin + (told.kind === "folder" ? pageAddress(path) : fileAddress(path));
       const life = el("select", { "aria-label": t("link-for") },
         ...[[1, t("link-hour")], [24, t("link-day")], [168, t("link-days", { count: 7 })], [720, t("link-days", { count: 30 })], [2160, t("link-days", { count: 90 })]]
           .filter(([hours]) => hours <= told.longest_days * 24).map(([hours, text]) => el("option", { value: hours }, text)));

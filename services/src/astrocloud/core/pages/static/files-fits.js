@@ -8,6 +8,7 @@ import { gridOf, worldOf } from "./files-wcs.js";
 const BLOCK = 2880;
 const CARDS_BYTES = 4 << 20;   // a longer header is none
 const PARTS = 200;
+const UNPACKED = 256 << 20;
 const SIDE = 1000;
 const ROWS = 50;
 const ITEM = { 8: 1, 16: 2, 32: 4, 64: 8, "-32": 4, "-64": 8 };
@@ -43,7 +44,7 @@ export async function showFits(entry, signal, body) {
     if (!signal.aborted) list();
   })();
   body.replaceChildren();
-  return [el("div", { class: "fi-controls" }, el("label", { for: "fi-part" }, t("fits-part")), choice), place];
+  return [file.cut ? el("p", { class: "ac-fine" }, t("fits-cut-off", { size: size(file.size) })) : "", el("div", { class: "fi-controls" }, el("label", { for: "fi-part" }, t("fits-part")), choice), place];
 }
 
 /** Return a compressed file unpacked in memory, as far as a preview goes. */
@@ -53,16 +54,18 @@ async function unpacked(entry, signal) {
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const found = [];
   let length = 0;
+  let cut = false;
   try {
-    for (const reader = stream.getReader(); length < (256 << 20);) {
+    for (const reader = stream.getReader(); !cut;) {
       const { value, done } = await reader.read();
       if (done) break;
       found.push(value);
       length += value.length;
+      cut = length > UNPACKED;
     }
   } catch { throw new Broken(); }
   const all = new Uint8Array(await new Blob(found).arrayBuffer());
-  return { size: all.length, read: async (from, to) => all.subarray(from, to) };
+  return { size: all.length, cut, read: async (from, to) => all.subarray(from, to) };
 }
 
 // ---- Headers ---------------------------------------------------------------------------------------------------------
@@ -166,6 +169,11 @@ async function image(file, part, entry, signal) {
   async function fetchPlane() {
     const number = Math.min(planes, Math.max(1, Number(plane.value) || 1)) - 1;
     pixels = numbers(await sample(file, part, entry, { width, height, step, columns, rows, plane: number, signal }), part);
+    // What the file has no more is no zero.
+    const here = Math.floor((file.size - part.data) / part.item) - number * width * height;
+    for (let row = Math.min(rows, Math.max(0, Math.floor(here / width / step))); row < rows; row += 1) {
+      for (let column = 0; column < columns; column += 1) if (row * step * width + column * step >= here) pixels[row * columns + column] = NaN;
+    }
     draw();
   }
 
@@ -196,6 +204,7 @@ async function image(file, part, entry, signal) {
     place.textContent = `x ${Math.floor(x) + 1}, y ${Math.floor(y) + 1} : ${Number(value?.toPrecision(6))}${world ? ` · ${skyText(world, x + 0.5, y + 0.5)}` : ""}`;
   });
   return [frame, el("p", { class: "fi-readout" }, place), controls,
+    part.next > file.size && !file.cut && part.data + width * height * planes * part.item > file.size ? el("p", { class: "ac-fine" }, t("fits-short")) : "",
     step > 1 ? el("p", { class: "ac-fine" }, t("fits-sampled", { step })) : "",
     world ? "" : el("p", { class: "ac-fine" }, t("fits-no-sky"))];
 }

@@ -109,9 +109,6 @@ export function canonical(path) {
   }).join("/");
 }
 
-/** Return the path that a person wrote or that stands in an address. */
-export const fromPlain = (text) => `/${text.split("/").filter(Boolean).map(encodeURIComponent).join("/")}`;
-
 /** Return the address at which the bytes of `path` are. */
 export const fileAddress = (path, query = "") => settings.files + ascii(path) + query;
 
@@ -119,12 +116,14 @@ function ascii(path) {
   return path.replace(/[^\x21-\x7e]+/g, encodeURIComponent).replace(/[?#]/g, encodeURIComponent);
 }
 
-/** Return the address of this page for the folder `path`. */
-export function pageAddress(path) {
-  const text = plain(path);
-  const address = new URL(settings.page, location.origin);
-  address.searchParams.set("path", text);
-  return address.pathname + address.search;
+/** Return the address of this page for the folder `path`; each name in it is encoded once, so that none is ambiguous. */
+export const pageAddress = (path) => `${settings.page}?path=${canonical(path).replace(/[&+#?]/g, encodeURIComponent)}`;
+
+/** Return the path in `search`, the query of an address of this page; programs encode slashes and blanks in their own ways. */
+export function pathIn(search) {
+  const given = /[?&]path=([^&]*)/.exec(search)?.[1] ?? "";
+  const names = given.replace(/\+/g, "%20").split(/\/|%2F/i).filter(Boolean);
+  return names.length ? canonical(`/${names.join("/")}`) : "";
 }
 
 // ---- Numbers and times -----------------------------------------------------------------------------------------------

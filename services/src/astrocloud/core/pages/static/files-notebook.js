@@ -1,15 +1,28 @@
 // A notebook for reading: text, code and outputs as they were saved. Made of plain text; of HTML outputs only tables are
 // made anew, cell by cell. No script of a notebook can run, because none ever becomes part of the page.
 
-import { el, plain, size, t } from "./files-kit.js";
-import { Broken, bytes } from "./files-preview.js";
+import { count, el, plain, size, t } from "./files-kit.js";
+import { Broken, bytes, without } from "./files-preview.js";
 
 const LARGEST = 32 << 20;
 const CELLS = 400;
+const OUTPUTS = 100;            // of one cell
+const TEXT = 100_000;           // characters of one text
+const ALL_TEXT = 2_000_000;     // and of all that is shown
 
 const joinedText = (value) => (Array.isArray(value) ? value.join("") : typeof value === "string" ? value : "");
 // Colours of a terminal have no place here.
 const bare = (text) => text.replace(/\x1b\[[0-9;]*[A-Za-z]/g, "");
+
+let room = 0;
+
+/** Return as much of `text` as is shown of one, told where it is cut; a page of many megabytes would stand still. */
+function cutText(text, told = []) {
+  const many = Math.max(0, Math.min(TEXT, room));
+  room -= Math.min(many, text.length);
+  if (text.length > many) told.push(el("p", { class: "ac-fine" }, t("notebook-cut", { shown: count(many), total: count(text.length) })));
+  return text.slice(0, many);
+}
 
 export async function showNotebook(entry, signal) {
   if (entry.size > LARGEST) return [el("p", {}, t("preview-large", { size: size(entry.size) }))];
@@ -21,44 +34,76 @@ export async function showNotebook(entry, signal) {
     throw error;
   }
   if (!Array.isArray(document?.cells)) throw new Broken();
-  return [el("div", { role: "document", "aria-label": plain(entry.path) }, ...document.cells.slice(0, CELLS).map(cell))];
+  room = ALL_TEXT;
+  const { cells } = document;
+  return [cells.length > CELLS ? el("p", { class: "ac-fine" }, t("notebook-some", { shown: count(CELLS), total: count(cells.length) })) : "",
+    el("div", { role: "document", "aria-label": plain(entry.path) }, ...cells.slice(0, CELLS).map(cell))];
 }
 
 function cell(given, index) {
-  const source = joinedText(given?.source);
-  if (given?.cell_type === "markdown") return el("div", { class: "fi-cell-block" }, ...markdown(source));
-  const block = el("div", { class: "fi-cell-block fi-cell-code", role: "group", "aria-label": t("notebook-cell", { number: given?.execution_count ?? index + 1 }) }, el("pre", {}, el("code", {}, source)));
+  const told = [];
+  const source = cutText(joinedText(given?.source), told);
+  if (given?.cell_type === "markdown") return el("div", { class: "fi-cell-block" }, ...markdown(source), ...told);
+  const block = el("div", { class: "fi-cell-block fi-cell-code", role: "group", "aria-label": t("notebook-cell", { number: given?.execution_count ?? index + 1 }) }, el("pre", {}, el("code", {}, source)), ...told);
   const outputs = Array.isArray(given?.outputs) ? given.outputs : [];
-  if (outputs.length) block.append(el("div", { class: "fi-cell-out", role: "group", "aria-label": t("notebook-output") }, ...outputs.map(output)));
+  if (outputs.length) block.append(el("div", { class: "fi-cell-out", role: "group", "aria-label": t("notebook-output") }, ...outputs.slice(0, OUTPUTS).flatMap(output)));
+  if (outputs.length > OUTPUTS) block.append(el("p", { class: "ac-fine" }, t("notebook-outputs", { shown: count(OUTPUTS), total: count(outputs.length) })));
   return block;
 }
 
+function words(text) {
+  const told = [];
+  return [el("pre", {}, cutText(bare(text), told)), ...told];
+}
+
+/** Return what an error says; programs write its trace as one text or as many. */
+function errorText(given) {
+  const trace = Array.isArray(given.traceback) ? given.traceback.map(joinedText).join("\n") : joinedText(given.traceback);
+  return trace || [given.ename, given.evalue].map(joinedText).filter(Boolean).join(": ");
+}
+
 function output(given) {
-  if (given?.output_type === "stream") return el("pre", {}, bare(joinedText(given.text)));
-  if (given?.output_type === "error") return el("pre", {}, bare((given.traceback ?? []).map(joinedText).join("\n") || `${given.ename}: ${given.evalue}`));
-  const data = given?.data ?? {};
+  if (given?.output_type === "stream") return words(joinedText(given.text));
+  if (given?.output_type === "error") return words(errorText(given));
+  const data = given?.data && typeof given.data === "object" ? given.data : {};
   for (const type of ["image/png", "image/jpeg", "image/gif", "image/webp"]) {
     const text = joinedText(data[type]).replace(/\s/g, "");
-    if (text && /^[A-Za-z0-9+/=]+$/.test(text)) return el("img", { src: `data:${type};base64,${text}`, alt: joinedText(data["text/plain"]) || t("notebook-output") });
+    if (text && /^[A-Za-z0-9+/=]+$/.test(text)) return [el("img", { src: `data:${type};base64,${text}`, alt: joinedText(data["text/plain"]).slice(0, 1000) || t("notebook-output") })];
   }
   const svg = joinedText(data["image/svg+xml"]);
-  if (svg) return el("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`, alt: joinedText(data["text/plain"]) || t("notebook-output") });
+  if (svg) return [el("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg.toWellFormed?.() ?? svg)}`, alt: joinedText(data["text/plain"]).slice(0, 1000) || t("notebook-output") })];
   const html = joinedText(data["text/html"]);
-  const tables = html ? tablesIn(html) : [];
-  if (tables.length) return el("div", { class: "ac-table-wrap" }, ...tables);
+  if (html) {
+    const told = [];
+    const tables = tablesIn(cutText(html, told));
+    if (tables.length) return [el("div", { class: "ac-table-wrap" }, ...tables), ...told];
+  }
   const text = joinedText(data["text/plain"]);
-  if (text) return el("pre", {}, bare(text));
-  return el("p", { class: "ac-fine" }, t("notebook-hidden", { type: Object.keys(data).join(", ") || "?" }));
+  if (text) return words(text);
+  return [el("p", { class: "ac-fine" }, t("notebook-hidden", { type: Object.keys(data).slice(0, 10).join(", ") || "?" }))];
 }
 
 const ENTITIES = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'", nbsp: "\u00a0", minus: "−", plusmn: "±", deg: "°" };
-const bareText = (html) => html.replace(/<[^>]*>/g, "").replace(/&(?:#(\d+)|(\w+));/g, (whole, code, name) => (code ? String.fromCodePoint(Math.min(Number(code), 0x10ffff)) : ENTITIES[name] ?? whole)).trim();
+// Each pattern stops at the next "<", so that none reads a hostile text again and again.
+const bareText = (html) => html.replace(/<[^<>]*>/g, "").replace(/&(?:#(\d{1,7})|(\w{1,10}));/g, (whole, code, name) => (code ? String.fromCodePoint(Math.min(Number(code), 0x10ffff)) : ENTITIES[name] ?? whole)).trim();
 
 /** Return the tables of an HTML output, made anew from their texts. Not even a parser of HTML sees it, only these patterns. */
 function tablesIn(html) {
-  const found = [...html.replace(/<!--[\s\S]*?-->/g, "").matchAll(/<table\b[^>]*>([\s\S]*?)<\/table\s*>/gi)].slice(0, 5);
-  return found.map(([, table]) => el("table", {}, ...table.split(/<tr\b[^>]*>/i).slice(1, 201).map((row) => el("tr", {},
-    ...[...row.matchAll(/<(t[hd])\b[^>]*>([\s\S]*?)(?=<\/?t[hdr]\b|<\/?t(?:body|head|able)\b|$)/gi)].slice(0, 100).map(([, tag, cell]) => el(tag.toLowerCase(), {}, bareText(cell)))))));
+  const found = [];
+  for (const rest of without(html, "<!--", "-->").split(/<table\b[^<>]*>/i).slice(1)) {
+    const end = rest.search(/<\/table\b/i);
+    if (end >= 0) found.push(tableFrom(rest.slice(0, end)));
+    if (found.length === 5) break;
+  }
+  return found;
+}
+
+function tableFrom(text) {
+  return el("table", {}, ...text.split(/<tr\b[^<>]*>/i, 201).slice(1).map((row) => {
+    const cells = row.split(/<(t[hd])\b[^<>]*>/i, 201);  // what is before the first, then a tag and a text for each
+    return el("tr", {}, ...cells.flatMap((tag, index) => (index % 2 && index + 1 < cells.length
+      ? el(tag.toLowerCase(), {}, bareText(cells[index + 1].split(/<\/?t(?:[hdr]|body|head|able)\b/i, 1)[0])) : [])));
+  }));
 }
 
 // ---- Markdown, as far as notebooks mostly use it ----------------------------------------------------------------------
@@ -70,7 +115,7 @@ function markdown(text) {
   const all = text.split("\n");
   for (let index = 0; index < all.length; index += 1) {
     const line = all[index];
-    const heading = /^(#{1,6})\s+(.*?)#*$/.exec(line);
+    const heading = /^(#{1,6})\s+(.*)$/.exec(line);
     const item = /^\s*(?:[-*+]|\d+[.)])\s+(.*)$/.exec(line);
     if (/^\s*(```|~~~)/.test(line)) {
       flush();
@@ -80,7 +125,7 @@ function markdown(text) {
       made.push(el("pre", {}, el("code", {}, code.join("\n"))));
     } else if (heading) {
       flush();
-      made.push(el(`h${Math.min(6, heading[1].length + 2)}`, {}, ...inline(heading[2])));
+      made.push(el(`h${Math.min(6, heading[1].length + 2)}`, {}, ...inline(withoutEnd(heading[2], "#"))));
     } else if (item) {
       flush();
       if (made.at(-1)?.tagName !== "UL" || !all[index - 1]?.trim()) made.push(el("ul", {}));
@@ -92,14 +137,20 @@ function markdown(text) {
   return made;
 }
 
-const MARKS = /(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s][^*]*\*|!?\[[^\]]*\]\([^)\s]*\))/;
+const MARKS = /(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s][^*]*\*|!?\[[^[\]]*\]\([^()[\]\s]*\))/;
+
+function withoutEnd(text, char) {
+  let end = text.length;
+  while (end && text[end - 1] === char) end -= 1;
+  return text.slice(0, end);
+}
 
 function inline(text) {
   return text.split(MARKS).map((piece) => {
     if (/^`.+`$/.test(piece)) return el("code", {}, piece.slice(1, -1));
     if (/^\*\*.+\*\*$/.test(piece)) return el("strong", {}, piece.slice(2, -2));
     if (/^\*.+\*$/.test(piece)) return el("em", {}, piece.slice(1, -1));
-    const link = /^!?\[([^\]]*)\]\(([^)\s]*)\)$/.exec(piece);
+    const link = /^!?\[([^[\]]*)\]\(([^()[\]\s]*)\)$/.exec(piece);
     if (!link) return piece;
     return /^https?:\/\//.test(link[2]) && !piece.startsWith("!") ? el("a", { href: link[2], rel: "noopener noreferrer", target: "_blank" }, link[1]) : link[1];
   });

@@ -107,3 +107,16 @@ export function tableOf(columns, rows, label) {
     el("thead", {}, el("tr", {}, ...columns.map(({ name, unit }) => el("th", { scope: "col" }, name, unit ? el("small", {}, unit) : "")))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) => el("td", { title: value.length > 40 ? value : undefined }, value)))))));
 }
+
+/** Return `text` without what is between `open` and `close`, which are left out, too; or with it, when it is to be `kept`. */
+export function without(text, open, close, { kept = false } = {}) {
+  const found = [];
+  let at = 0;
+  for (let from = text.indexOf(open); from >= 0; from = text.indexOf(open, at)) {
+    const to = text.indexOf(close, from + open.length);
+    if (to < 0) break;
+    found.push(text.slice(at, from), kept ? text.slice(from + open.length, to) : "");
+    at = to + close.length;
+  }
+  return found.join("") + text.slice(at);
+}

@@ -2,7 +2,7 @@
 // fetched; of Parquet its end, where it says what is where, and the pages of the first rows.
 
 import { count, el, t } from "./files-kit.js";
-import { Broken, bytes, part, tableOf } from "./files-preview.js";
+import { Broken, bytes, part, tableOf, without } from "./files-preview.js";
 
 const HEAD = 512 << 10;
 const ROWS = 50;
@@ -62,31 +62,47 @@ function records(text, mark, limit) {
 // ---- VOTable ---------------------------------------------------------------------------------------------------------
 // Cut somewhere, it is no XML any more: hence tag by tag, and of entities only the five of XML.
 
-const plainText = (text) => text.replace(/<!\[CDATA\[(.*?)\]\]>/gs, "$1").replace(/&(lt|gt|amp|quot|apos|#\d+|#x[0-9a-f]+);/gi, (whole, name) => {
+const plainText = (text) => without(text, "<![CDATA[", "]]>", { kept: true }).replace(/&(lt|gt|amp|quot|apos|#\d+|#x[0-9a-f]+);/gi, (whole, name) => {
   const known = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'" }[name.toLowerCase()];
   if (known) return known;
   const code = name[1] === "x" || name[1] === "X" ? parseInt(name.slice(2), 16) : Number(name.slice(1));
   return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : whole;
 });
 
-const attributesOf = (tag) => Object.fromEntries([...tag.matchAll(/([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g)].map(([, name, one, other]) => [name, plainText(one ?? other)]));
+const attributesOf = (tag) => Object.fromEntries([...tag.matchAll(/(?<![\w:])([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g)].map(([, name, one, other]) => [name, plainText(one ?? other)]));
 
+// No pattern may read on behind the next "<" in vain: of a hostile text that would be each time all of it.
 function votable(text, entry, cut) {
-  text = text.replace(/<!--.*?-->/gs, "");
+  text = without(text, "<!--", "-->");
   if (!/<(\w+:)?VOTABLE[\s>]/.test(text)) throw new Broken();
   const table = text.search(/<(\w+:)?TABLE[\s>]/);
   if (table < 0) throw new Broken();
   const data = text.slice(table).search(/<(\w+:)?(DATA)[\s>]/);
   const head = data < 0 ? text.slice(table) : text.slice(table, table + data);
-  const fields = [...head.matchAll(/<(?:\w+:)?FIELD\b([^>]*)>/g)].map(([, tag]) => attributesOf(tag));
-  const rows = Number(attributesOf(/<(?:\w+:)?TABLE\b([^>]*)>/.exec(head)?.[1] ?? "").nrows ?? NaN);
+  const fields = [...head.matchAll(/<(?:\w+:)?FIELD\b([^<>]*)>/g)].map(([, tag]) => attributesOf(tag));
+  const rows = Number(attributesOf(/<(?:\w+:)?TABLE\b([^<>]*)>/.exec(head)?.[1] ?? "").nrows ?? NaN);
   const columns = fields.map((field) => ({ name: field.name ?? field.ID ?? "", unit: field.unit ?? "" }));
   const body = data < 0 ? "" : text.slice(table + data);
-  const binary = /<(?:\w+:)?(BINARY2?)\b[^>]*>\s*<(?:\w+:)?STREAM\b([^>]*)>([A-Za-z0-9+/=\s]*)/.exec(body);
-  const found = binary ? binaryRows(binary[1] === "BINARY2", binary[2], binary[3], fields) : [...body.matchAll(/<(?:\w+:)?TR\b[^>]*>(.*?)<\/(?:\w+:)?TR>/gs)]
-    .slice(0, ROWS).map(([, row]) => [...row.matchAll(/<(?:\w+:)?TD\b[^>]*?(?:\/>|>(.*?)<\/(?:\w+:)?TD>)/gs)].map(([, cell]) => plainText(cell ?? "").trim()));
+  const binary = /<(?:\w+:)?(BINARY2?)\b[^<>]*>\s*<(?:\w+:)?STREAM\b([^<>]*)>([A-Za-z0-9+/=\s]*)/.exec(body);
+  const found = binary ? binaryRows(binary[1] === "BINARY2", binary[2], binary[3], fields) : textRows(body);
   const total = Number.isFinite(rows) ? rows : !cut && found.length < ROWS ? found.length : null;
   return told(columns, found, total, entry, cut ? HEAD : 0);
+}
+
+function textRows(body) {
+  const found = [];
+  for (const rest of body.split(/<(?:\w+:)?TR\b[^<>]*>/, ROWS + 1).slice(1)) {
+    const end = rest.search(/<\/(?:\w+:)?TR>/);
+    if (end < 0) break;  // the last row is cut
+    const cells = rest.slice(0, end).split(/<(?:\w+:)?TD\b([^<>]*)>/);  // what is before, then attributes and a text of each
+    found.push(cells.flatMap((attributes, index) => (index % 2 ? [attributes.endsWith("/") ? "" : cellText(cells[index + 1])] : [])));
+  }
+  return found;
+}
+
+function cellText(text) {
+  const end = text.search(/<\/(?:\w+:)?TD>/);
+  return plainText(end < 0 ? text : text.slice(0, end)).trim();
 }
 
 const SIZES = { boolean: 1, bit: 1, unsignedByte: 1, short: 2, int: 4, long: 8, char: 1, unicodeChar: 2, float: 4, double: 8, floatComplex: 8, doubleComplex: 16 };

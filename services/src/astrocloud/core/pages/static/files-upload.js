@@ -33,33 +33,41 @@ const fingerprint = (path, file) => `${path}|${file.size}|${file.lastModified}`;
 
 // ---- What is to be uploaded ------------------------------------------------------------------------------------------
 
-/** Upload `files` (`{file, below}`: below is the folder path inside `folder`, may be empty) into `folder`. */
+/**
+ * Upload `files` (`{file, below}`: below is the folder path inside `folder`, may be empty) into `folder`. What one file or
+ * folder cannot have, as a name that is not allowed, is told of that one; the rest goes on.
+ */
 export async function upload(folder, files) {
-  if (!files.length) return;
-  const whole = [...new Set(files.map(({ below }) => below).filter(Boolean))].sort();
-  const tops = [...new Set(files.filter(({ below }) => !below).map(({ file }) => file.name))];
+  if (!files.length && !files.folders) return;
+  const known = remembered();
+  const items = files.map(({ file, below }) => ({ file, into: below ? inside(folder, below) : folder, below }));
   let conflict = "keep";
-  const taken = new Map();  // folder path -> {name: {kind, free}}
+  const taken = new Map();  // folder path -> {name: {kind, size, free}}
+  const refused = new Map();  // folder path -> why it is not there
   try {
-    for (const below of whole) await ask("POST", "/folder", { body: { path: folder, name: below, parents: true } });
-    const folders = new Map([[folder, tops]]);
-    for (const { file, below } of files) {
-      if (!below) continue;
-      const into = inside(folder, below);
-      if (!folders.has(into)) folders.set(into, []);
-      folders.get(into).push(file.name);
+    for (const below of new Set([...files.folders ?? [], ...items.map((item) => item.below)].filter(Boolean).sort())) {
+      try { await ask("POST", "/folder", { body: { path: folder, name: below, parents: true } }); } catch (error) {
+        if (!isOdd(error)) throw error;
+        refused.set(inside(folder, below), error);
+      }
     }
-    const names = [];
-    for (const [path, all] of folders) {
+    const names = new Map([[folder, []]]);
+    for (const { file, into } of items) {
+      if (!names.has(into)) names.set(into, []);
+      names.get(into).push(file.name);
+    }
+    for (const [path, all] of names) {
+      if (refused.has(path)) continue;
       const held = {};
       for (let from = 0; from < all.length; from += 5000) {
         Object.assign(held, (await ask("POST", "/exists", { body: { path, names: all.slice(from, from + 5000) } })).taken);
       }
       taken.set(path, held);
-      names.push(...Object.keys(held).filter((name) => !isResumable(joined(path, name), files)));
     }
-    if (names.length) {
-      conflict = await askConflict(plain(folder), names, { trash: false });
+    const asked = items.filter((item) => standsAt(item, taken) && !(fingerprint(joined(item.into, item.file.name), item.file) in known));
+    if (asked.length) {
+      const same = asked.filter((item) => isSame(item, taken)).length;
+      conflict = await askConflict(plain(folder), asked.map((item) => item.file.name), { trash: false, same });
       if (!conflict) return;
     }
   } catch (error) {
@@ -67,25 +75,31 @@ export async function upload(folder, files) {
     return;
   }
   const made = [];
-  for (const { file, below } of files) {
-    const into = below ? inside(folder, below) : folder;
-    const there = taken.get(into)?.[file.name];
-    if (there && conflict === "skip") continue;
+  for (const item of items) {
+    const there = standsAt(item, taken);
+    if (there && (conflict === "skip" || conflict === "same" && isSame(item, taken))) continue;
     const replaces = Boolean(there) && conflict === "replace" && there.kind !== "folder";
-    const name = there && !replaces ? there.free : file.name;
-    made.push({ key: `up-${sequence += 1}`, file, path: joined(into, name), replaces, offset: 0, tries: 0, into: folder });
+    const name = there && !replaces ? there.free : item.file.name;
+    made.push({ key: `up-${sequence += 1}`, file: item.file, path: joined(item.into, name), replaces, offset: 0, tries: 0, into: folder, error: refused.get(item.into) });
   }
   add(made);
 }
 
 const inside = (folder, below) => folder + below.split("/").filter(Boolean).map((part) => `/${encodeURIComponent(part)}`).join("");
-const isResumable = (path, files) => files.some(({ file }) => fingerprint(path, file) in remembered());
+/** Whether `error` is about one name, and not about the place or the platform. */
+const isOdd = (error) => error instanceof Refused && ["vospace-invalid-uri", "vospace-duplicate-node", "vospace-too-deep"].includes(error.code);
+const standsAt = (item, taken) => taken.get(item.into)?.[item.file.name];
+/** Whether a file of this name and size is there: most likely this one, from a time before. */
+const isSame = (item, taken) => { const there = standsAt(item, taken); return there.kind === "file" && there.size === item.file.size; };
 
 function add(made) {
   if (!running.size && !waiting.length && !stopped.size) { total = 0; finished = 0; }
   total += made.length;
-  waiting.push(...made);
-  for (const item of made.slice(0, 50)) draw(item);
+  const bad = made.filter((item) => item.error);
+  for (const item of bad) { item.state = "failed"; stopped.add(item); }
+  for (const item of made) if (!item.error) waiting.push(item);
+  for (const item of [...bad, ...made].slice(0, 50)) draw(item);
+  if (bad.length) announce(t("upload-failed", { reason: why(bad[0].error) }));
   next();
 }
 
@@ -207,8 +221,22 @@ function send(method, address, headers, body, item, progress) {
 async function putWhole(item) {
   await readable(item);
   const headers = item.replaces ? {} : { "If-None-Match": "*" };
-  await send("PUT", settings.files + item.path, { "Content-Type": "application/octet-stream", ...headers }, item.file, item, (loaded) => { item.offset = loaded; draw(item); });
+  try {
+    await send("PUT", settings.files + item.path, { "Content-Type": "application/octet-stream", ...headers }, item.file, item, (loaded) => { item.offset = loaded; draw(item); });
+  } catch (error) {
+    // The name was free, and now something has it: the very bytes, when only the answer was lost.
+    if (!item.tries || error.status !== 412 || !await isThere(item)) throw error;
+  }
   item.offset = item.file.size;
+}
+
+/** Whether the very bytes of `item` are where they are to be. */
+async function isThere(item) {
+  const answer = await fetch(settings.files + item.path, { credentials: "same-origin", signal: item.stop.signal });
+  if (!answer.ok || Number(answer.headers.get("Content-Length") ?? item.file.size) !== item.file.size) return false;
+  const [there, here] = await Promise.all([answer.arrayBuffer(), item.file.arrayBuffer()]);
+  const own = new Uint8Array(here);
+  return there.byteLength === own.length && new Uint8Array(there).every((byte, at) => byte === own[at]);
 }
 
 async function readable(item) {
@@ -227,11 +255,8 @@ async function putPieces(item) {
       item.offset = Number(told.getResponseHeader("Upload-Offset"));
     } catch (error) {
       if (!(error instanceof Refused) || ![403, 404, 410].includes(error.status)) throw error;
-      // Put in its place, and only the answer was lost? Otherwise it ran out: from the beginning.
-      const there = item.sent && await isThere(item);
       remember((known) => { delete known[mark]; });
-      item.url = null;
-      if (there) { item.offset = item.file.size; return; }
+      item.url = null;  // it ran out: from the beginning
     }
   }
   if (!item.url) {
@@ -250,7 +275,6 @@ async function putPieces(item) {
     const from = item.offset;
     const piece = item.file.slice(from, from + PIECE);
     const headers = { ...TUS, "Upload-Offset": String(from), "Content-Type": "application/offset+octet-stream" };
-    item.sent = from + piece.size === item.file.size;
     const told = await send("PATCH", relative(item.url), headers, piece, item, (loaded) => { item.offset = from + loaded; draw(item); });
     item.offset = Number(told.getResponseHeader("Upload-Offset"));
     item.tries = 0;
@@ -258,17 +282,6 @@ async function putPieces(item) {
   }
   remember((known) => { delete known[mark]; });
   drop(`left-${relative(item.url)}`);
-}
-
-/** Whether a file of the same size is where `item` is to be. */
-async function isThere(item) {
-  try {
-    const told = await send("HEAD", settings.files + item.path, {}, null, item);
-    return Number(told.getResponseHeader("Content-Length") ?? -1) === item.file.size;
-  } catch (error) {
-    if (error instanceof Refused && error.status === 404) return false;
-    throw error;
-  }
 }
 
 /** The service tells whole addresses; this page's own origin is the one that answers it. */

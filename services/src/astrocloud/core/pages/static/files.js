@@ -2,7 +2,7 @@
 
 import { announce } from "./shared.js";
 import {
-  ask, button, canonical, count, el, fileAddress, fromPlain, icon, lastOf, moment, pageAddress, parentOf, plain,
+  ask, button, canonical, count, el, fileAddress, icon, lastOf, moment, pageAddress, parentOf, pathIn, plain,
   reason, settings, size, sortOf, t,
 } from "./files-kit.js";
 import { FileList } from "./files-list.js";
@@ -40,7 +40,7 @@ const list = new FileList(listing, {
     if (!list.has(index)) list.moveTo(index);
     event.dataTransfer.setData("text/plain", entry.name);
     event.dataTransfer.effectAllowed = "move";
-    dragging = { ...source.items(list), names: list.pickedEntries.map((each) => each.path) };
+    dragging = { items: source.items(list), paths: list.pickedEntries.map((each) => each.path) };
   },
   key(event, entry) {
     const keys = {
@@ -150,12 +150,9 @@ setInterval(async () => {
 // ---- Where one is ----------------------------------------------------------------------------------------------------
 
 function address() {
-  const at = new URL(settings.page, location.origin);
-  if (state.view !== "folder") at.searchParams.set("view", state.view);
-  else at.searchParams.set("path", plain(state.path));
-  if (state.view === "folder" && state.match) at.searchParams.set("q", state.match);
-  if (state.below && state.match) at.searchParams.set("below", "1");
-  return at.pathname + at.search;
+  if (state.view !== "folder") return `${settings.page}?view=${state.view}`;
+  const search = state.match ? `&q=${encodeURIComponent(state.match)}${state.below ? "&below=1" : ""}` : "";
+  return pageAddress(state.path) + search;
 }
 
 function go(change, { at, push = true } = {}) {
@@ -176,7 +173,7 @@ function goUp() {
 function readAddress() {
   const asked = new URLSearchParams(location.search);
   state.view = ["trash", "shared"].includes(asked.get("view")) ? asked.get("view") : "folder";
-  state.path = asked.get("path") ? fromPlain(asked.get("path")) : settings.home || "/";
+  state.path = pathIn(location.search) || settings.home || "/";
   state.match = asked.get("q") ?? "";
   state.below = asked.has("below");
   query.value = state.match;
@@ -403,18 +400,16 @@ async function run(what, more = {}, items = source.items(list)) {
 
 async function transfer(what) {
   const items = source.items(list);
-  const names = list.pickedEntries.map((entry) => entry.name);
   const start = state.view === "folder" ? state.path : settings.home;
   const target = await askFolder(t("where-to"), t(what === "move" ? "move-here" : "copy-here"), start, places);
-  if (target) await transferTo(what, target, items, names);
+  if (target) await transferTo(what, target, items);
 }
 
-async function transferTo(what, target, items, names) {
+async function transferTo(what, target, items) {
   try {
     // A copy in its own folder needs no question: it gets a number.
-    const own = what === "copy" && canonical(target) === state.path && state.view === "folder";
-    const taken = own ? [] : Object.keys((await ask("POST", "/exists", { body: { path: target, names: names.slice(0, 5000) } })).taken);
-    const conflict = taken.length ? await askConflict(plain(target), taken) : "keep";
+    const taken = await ask("POST", "/exists", { body: { path: target, ...items } });
+    const conflict = taken.count ? await askConflict(plain(target), taken.some, { total: taken.count }) : "keep";
     if (conflict) await run(what, { target, conflict }, items);
   } catch (error) {
     note(reason(error), { kind: "critical" });
@@ -469,6 +464,7 @@ function pick(folders) {
 
 /** Return the folder that something dropped at `event` goes to. */
 function dropFolder(event) {
+  if (state.view === "trash") return null;
   const entry = list.entryAt(event.target);
   const aim = entry && sortOf(entry) === "folder" ? entry.leads?.path ?? entry.path : null;
   if (aim) return aim;
@@ -493,7 +489,7 @@ listing.addEventListener("dragover", (event) => {
     event.dataTransfer.dropEffect = "copy";
     listing.classList.add("fi-dropping");
     listing.dataset.drop = t("drop-here", { folder: plain(dropFolder(event)) });
-  } else if (dragging && onto && !dragging.names.includes(entry.path)) {
+  } else if (dragging && onto && !dragging.paths.includes(entry.path)) {
     event.preventDefault();
     event.dataTransfer.dropEffect = "move";
   }
@@ -516,7 +512,6 @@ async function takeDrop(event, into) {
   const reading = (found) => row("reading", { name: plain(into), text: t("upload-reading", { count: count(found) }), part: null });
   try {
     const files = await dropped(event.dataTransfer, reading);
-    for (const name of files.folders ?? []) await ask("POST", "/folder", { body: { path: into, name, parents: true } });
     await upload(into, files);
     if (files.folders || files.some((each) => each.below)) await refresh();
   } catch (error) {
@@ -527,9 +522,9 @@ async function takeDrop(event, into) {
 }
 
 function moveDragged(target) {
-  const { names, ...items } = dragging;
+  const { items } = dragging;
   dragging = null;
-  transferTo("move", target, items, names.map((path) => plain(lastOf(path))));
+  transferTo("move", target, items);
 }
 
 function takesDrops(element, path) {
@@ -568,7 +563,7 @@ async function start() {
   loadPlaces();
   drawPlaces();
   let at;
-  if (state.view === "folder" && asked.get("path")) {
+  if (state.view === "folder" && pathIn(location.search)) {
     // The address may name a file, or a folder to share: then what it is in is shown, and it.
     try {
       const entry = await ask("GET", "/entry", { query: { path: state.path } });

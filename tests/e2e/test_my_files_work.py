@@ -1,0 +1,91 @@
+"""My files in a browser: renaming, copying, moving, downloading, deleting and bringing back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.cast import needs_root
+from tests.e2e.my_files import (
+    WITHIN_MS,
+    enter,
+    pick,
+    row,
+    said_in,
+    tool,
+    write,
+)
+
+pytestmark = needs_root
+
+
+def test_keyboard_alone_makes_renames_deletes_and_brings_back(
+    open_browser: Callable[..., Page], felt: dict[str, Path]
+) -> None:
+    home = felt["fiona"]
+    for name in ("a.txt", "b.txt", "c.txt"):
+        write(home, f"keys/{name}", name.encode())
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/keys")
+    grid = page.locator("#fi-grid")
+    grid.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("F2")
+    field = page.locator("dialog input[type=text]")
+    expect(field).to_be_focused()
+    field.fill("d/e")
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog [role=alert]")).to_contain_text("no slash")
+    field.fill("renamed.txt")
+    page.keyboard.press("Enter")
+    expect(row(page, "renamed.txt")).to_be_visible(timeout=WITHIN_MS)
+    grid.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Shift+ArrowDown")
+    expect(page.locator(".fi-window [aria-selected=true]")).to_have_count(2)
+    page.keyboard.press("Delete")
+    expect(page.locator(".fi-window .fi-there")).to_have_count(1, timeout=WITHIN_MS)
+    assert sorted(path.name for path in (home / "keys").iterdir()) == ["renamed.txt"]
+    page.get_by_role("button", name=said_in("undo")).click()
+    expect(page.locator(".fi-window .fi-there")).to_have_count(3, timeout=WITHIN_MS)
+
+
+def test_what_is_in_the_trash_is_restored_or_gone_for_good(
+    open_browser: Callable[..., Page], felt: dict[str, Path]
+) -> None:
+    home = felt["fiona"]
+    for name in ("one.txt", "two.txt"):
+        write(home, f"old/{name}", name.encode())
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/old")
+    pick(page, "one.txt", "two.txt")
+    tool(page, "delete")
+    expect(row(page, "one.txt")).to_have_count(0, timeout=WITHIN_MS)
+    page.locator("#fi-places").get_by_role("link", name=said_in("place-trash")).click()
+    expect(row(page, "one.txt")).to_contain_text("/home/fiona/old", timeout=WITHIN_MS)
+    pick(page, "one.txt")
+    tool(page, "restore")
+    expect(row(page, "one.txt")).to_have_count(0, timeout=WITHIN_MS)
+    assert (home / "old/one.txt").read_bytes() == b"one.txt"
+    tool(page, "empty-it")
+    page.locator("dialog").get_by_role("button", name=said_in("empty-it")).click()
+    expect(page.locator(".fi-empty")).to_contain_text(said_in("empty-trash"), timeout=WITHIN_MS)
+    assert list((home / ".trash").iterdir()) == []
+
+
+def test_copying_asks_where_names_are_taken(open_browser: Callable[..., Page], felt: dict[str, Path]) -> None:
+    home = felt["fiona"]
+    write(home, "from/same.txt", b"new")
+    write(home, "from/other.txt", b"other")
+    write(home, "from/into/same.txt", b"old")
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/from")
+    pick(page, "same.txt", "other.txt")
+    tool(page, "copy")
+    dialog = page.locator("dialog")
+    dialog.locator(".fi-tree").get_by_role("button", name="into").click()
+    expect(dialog.locator("p", has_text="/home/fiona/from/into")).to_be_visible(timeout=WITHIN_MS)
+    dialog.get_by_role("button", name=said_in("copy-here")).click()
+    expect(dialog).to_contain_text("same.txt", timeout=WITHIN_MS)
+    dialog.get_by_role("button", name=said_in("conflict-go")).click()
+    expect(page.locator("dialog")).to_have_count(0)
+    expect(page.locator("#fi-live, #ac-live").first).to_contain_text(said_in("done-copy", count="2"), timeout=WITHIN_MS)
+    there = {path.name: path.read_bytes() for path in (home / "from/into").iterdir()}
+    assert there == {"same.txt": b"old", "same (2).txt": b"new", "other.txt": b"other"}
