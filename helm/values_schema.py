@@ -116,6 +116,28 @@ class ServiceWorkload(Placed):
     """How many of it run."""
 
 
+class BytesService(Block):
+    """The Service by which clients reach VOSpace around the proxy; there is one where `config.vospace.bytes_url` is."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """How it is reached."""
+    port: int = Field(default=80, ge=1, le=65535)
+    """Its port."""
+    nodePort: int | None = Field(default=None, ge=1, le=65535)
+    """Its port on every node, where its type has one."""
+    annotations: Labels = {}
+    """Annotations, e.g. for a load balancer."""
+
+
+class VospaceWorkload(ServiceWorkload):
+    """The service that people's files are reached by."""
+
+    drainSeconds: int = Field(default=600, ge=1, le=86400)
+    """How long a pod that is to end goes on with transfers and jobs that are under way."""
+    bytesService: BytesService = BytesService()
+    """The way of bytes around the proxy."""
+
+
 class BundledDatabase(Placed):
     """A PostgreSQL of the chart's own: one replica on one volume."""
 
@@ -263,6 +285,8 @@ class Ingress(Block):
     """Settings for the controller."""
     hosts: list[str] = []
     """The names it answers to."""
+    bytesHosts: list[str] = []
+    """The names at which bytes of VOSpace go around the proxy: the host of `config.vospace.bytes_url`."""
     tls: list[Raw] = []
     """Its certificates, as Kubernetes writes them."""
 
@@ -276,6 +300,8 @@ class Gateway(Block):
     """The gateways that it hangs on."""
     hostnames: list[str] = []
     """The names it answers to."""
+    bytesHostnames: list[str] = []
+    """The names at which bytes of VOSpace go around the proxy: the host of `config.vospace.bytes_url`."""
 
 
 class NetworkPolicies(Block):
@@ -308,8 +334,10 @@ class Monitoring(Block):
     reads."""
 
 
+_KINDS: Final[dict[str, type[ServiceWorkload]]] = {"vospace": VospaceWorkload}
 _EACH_SERVICE: Final[dict[str, Any]] = {
-    name: (ServiceWorkload, Field(default=ServiceWorkload(), description=f"The service {name}.")) for name in SERVICES
+    name: (kind, Field(default=kind(), description=f"The service {name}."))
+    for name, kind in ((name, _KINDS.get(name, ServiceWorkload)) for name in SERVICES)
 }
 Services = create_model(
     "Services",

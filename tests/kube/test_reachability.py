@@ -17,24 +17,29 @@ from tests.kube.reachability import Place, reaches
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
 NAMESPACE = "platform"
-PORTS = {"proxy": {"http": 8000, "api": 8001}, "hub": {"http": 8081}, "database": {"postgresql": 5432}}
+PORTS = {
+    "proxy": {"http": 8000, "api": 8001},
+    "hub": {"http": 8081},
+    "vospace": {"http": 8080, "bytes": 8082},
+    "database": {"postgresql": 5432},
+}
 SERVICE = {"http": 8080}
 
 # Who (rows) reaches what (columns); x: yes. A person's own servers do not reach each other. The cluster's DNS has no
 # policies here, and "stranger" is a pod of somebody else's in a namespace without any.
 MATRIX = """
-              proxy proxy-api hub portal passport vospace database ann bob dns internet private metadata kubelet api
-people        x     .         .   .      .        .       .        .   .   x   x        x       x        x       x
-stranger      x     .         .   .      .        .       .        .   .   x   x        x       x        x       x
-ann           .     .         x   x      x        x       .        .   .   x   x        .       .        .       .
-bob           .     .         x   x      x        x       .        .   .   x   x        .       .        .       .
-proxy         .     .         x   x      x        x       .        x   x   x   .        .       .        .       .
-hub           x     x         .   x      x        x       x        x   x   x   x        x       x        x       x
-portal        x     .         x   x      x        x       x        .   .   x   .        .       .        .       .
-passport      x     .         x   x      x        x       x        .   .   x   .        .       .        .       .
-vospace       x     .         x   x      x        x       x        .   .   x   x        .       .        .       .
-database      .     .         .   .      .        .       .        .   .   .   .        .       .        .       .
-prepuller     x     .         .   .      .        .       .        .   .   x   x        x       x        x       x
+          proxy proxy-api hub portal passport vospace bytes database ann bob dns internet private metadata kubelet api
+people    x     .         .   .      .        .       x     .        .   .   x   x        x       x        x       x
+stranger  x     .         .   .      .        .       x     .        .   .   x   x        x       x        x       x
+ann       .     .         x   x      x        x       x     .        .   .   x   x        .       .        .       .
+bob       .     .         x   x      x        x       x     .        .   .   x   x        .       .        .       .
+proxy     .     .         x   x      x        x       .     .        x   x   x   .        .       .        .       .
+hub       x     x         .   x      x        x       x     x        x   x   x   x        x       x        x       x
+portal    x     .         x   x      x        x       .     x        .   .   x   .        .       .        .       .
+passport  x     .         x   x      x        x       .     x        .   .   x   .        .       .        .       .
+vospace   x     .         x   x      x        x       .     x        .   .   x   x        .       .        .       .
+database  .     .         .   .      .        .       .     .        .   .   .   .        .       .        .       .
+prepuller x     .         .   .      .        .       x     .        .   .   x   x        x       x        x       x
 """
 
 OUTSIDE = {
@@ -58,6 +63,7 @@ WHERE = {
     "database": ("database", 5432, "TCP"),
     "hub": ("hub", 8081, "TCP"),
     "proxy": ("proxy", 8000, "TCP"),
+    "bytes": ("vospace", 8082, "TCP"),
 }
 
 
@@ -145,6 +151,10 @@ def test_the_proxy_can_be_kept_to_those_in_front_of_it() -> None:
     assert not reaches(policies, places["ann"], places["proxy"], 8000)
     # The portal looks whether people can come in.
     assert reaches(policies, places["portal"], places["proxy"], 8000)
+    # The way of bytes around it is open to the same, and to people's servers.
+    assert reaches(policies, places["stranger"], places["vospace"], 8082)
+    assert not reaches(policies, places["people"], places["vospace"], 8082)
+    assert reaches(policies, places["ann"], places["vospace"], 8082)
 
 
 def test_transfers_reach_the_private_networks_that_the_operator_names() -> None:

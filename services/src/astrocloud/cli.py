@@ -89,21 +89,20 @@ def _serve(options: argparse.Namespace) -> int:
     runtime = platform.runtime
 
     async def serve() -> None:
-        runner = web.AppRunner(platform.app, access_log=None, handle_signals=False, shutdown_timeout=2)
+        patience = platform.drain_s
+        runner = web.AppRunner(platform.app, access_log=None, handle_signals=False, shutdown_timeout=patience)
         await runner.setup()
         await web.TCPSite(runner, runtime.listen or None, runtime.services_port, reuse_address=True).start()
-        around = await _serve_bytes(platform.direct, runtime)
+        around = await _serve_bytes(platform.direct, runtime, patience)
         await _until_signal()
-        if around is not None:
-            await around.cleanup()
-        await runner.cleanup()
+        await asyncio.gather(*(each.cleanup() for each in (around, runner) if each is not None))
 
     asyncio.run(serve())
     return 0
 
 
-async def _serve_bytes(direct: "web.Application", runtime: "Runtime") -> "web.AppRunner | None":
-    """Answer for bytes at the socket that the supervisor gave, if it did."""
+async def _serve_bytes(direct: "web.Application", runtime: "Runtime", patience: int) -> "web.AppRunner | None":
+    """Answer for bytes at the socket that the supervisor gave, or on a cluster at a port of our own."""
     import socket
 
     from aiohttp import web
@@ -111,11 +110,16 @@ async def _serve_bytes(direct: "web.Application", runtime: "Runtime") -> "web.Ap
     from astrocloud.core.tls import Certificate
 
     given = os.environ.get(BYTES_SOCKET_VARIABLE)
-    if not given:
+    if not given and not (runtime.own_bytes_port and len(direct.router.resources())):
         return None
     # Files come in large pieces: fewer turns of the loop for each megabyte.
-    runner = web.AppRunner(direct, access_log=None, handle_signals=False, shutdown_timeout=2, read_bufsize=1 << 20)
+    runner = web.AppRunner(
+        direct, access_log=None, handle_signals=False, shutdown_timeout=patience, read_bufsize=1 << 20
+    )
     await runner.setup()
+    if not given:
+        await web.TCPSite(runner, runtime.listen or None, runtime.own_bytes_port, reuse_address=True).start()
+        return runner
     context = Certificate(Path(runtime.certificate), Path(runtime.key)).context() if runtime.certificate else None
     await web.SockSite(runner, socket.socket(fileno=int(given)), ssl_context=context).start()
     return runner

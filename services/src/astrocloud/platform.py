@@ -131,6 +131,8 @@ class Platform:
     direct: web.Application
     """What answers around it: bytes."""
     runtime: Runtime
+    drain_s: int
+    """How long what is under way goes on when the process is told to end, in seconds."""
 
 
 def _contexts(names: list[str], *, config: Config, data: DataFolder) -> Iterator[Context]:
@@ -152,8 +154,10 @@ def build_platform(names: list[str], *, config: Config, data: DataFolder) -> Pla
     """Return the services `names`, on an up-to-date database."""
     runtime = Runtime.read(data)
     services = [BUILDERS[context.name](context) for context in _contexts(names, config=config, data=data)]
+    drain_s = max(runtime.drain_s(name) for name in names)
     return Platform(
-        app=build_app(services, config=config, public_url=runtime.public_url),
+        app=build_app(services, config=config, public_url=runtime.public_url, drain_s=drain_s),
         direct=build_direct_app(services, config=config, public_url=runtime.public_url),
         runtime=runtime,
+        drain_s=drain_s,
     )

@@ -265,10 +265,12 @@ async def running(
     tls: ssl.SSLContext | None = None,
     way_around: bool = False,
     shared_database: str = "",
+    drain_s: int = 0,
 ) -> AsyncIterator[Space]:
     """Run a service whose data is in `folder`, over HTTPS with the server's context `tls`.
 
     With `way_around` bytes have a port of their own, as they do on one machine. A `shared_database` is others', too.
+    Told to end, it goes on for `drain_s` seconds with what is under way.
     """
     data = DataFolder(folder)
     data.make()
@@ -299,8 +301,8 @@ async def running(
         login=FakeLogin(),  # type: ignore[arg-type]
         people=FakePeople(),
     )
-    app = build_app([service], config=settings)
-    runner = web.AppRunner(app, shutdown_timeout=1)
+    app = build_app([service], config=settings, drain_s=drain_s)
+    runner = web.AppRunner(app, shutdown_timeout=drain_s or 1)
     await runner.setup()
     await web.SockSite(runner, listening, ssl_context=tls).start()
     direct = web.AppRunner(build_direct_app([service], config=settings), shutdown_timeout=1)

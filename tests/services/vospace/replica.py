@@ -14,7 +14,7 @@ from tests.services.vospace.platform import running
 BEAT_S, LOST_S = 0.2, 2.0
 
 
-async def main(folder: Path, database: str) -> None:
+async def main(folder: Path, database: str, drain_s: int) -> None:
     # A test need not wait as long as a slow network may.
     defaults = Jobs.__init__.__kwdefaults__
     assert defaults is not None
@@ -22,10 +22,10 @@ async def main(folder: Path, database: str) -> None:
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     settings = {"vospace": {"transfer_networks": ["127.0.0.0/8"]}}
-    async with running(folder, settings, shared_database=database) as space:
+    async with running(folder, settings, shared_database=database, drain_s=drain_s) as space:
         print(space.url, flush=True)
         await ending.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -55,15 +55,16 @@ class Replica:
 
 
 @asynccontextmanager
-async def replicas(folder: Path, database: str) -> AsyncIterator[tuple[Replica, Replica]]:
+async def replicas(folder: Path, database: str, *, drain_s: int = 0) -> AsyncIterator[tuple[Replica, Replica]]:
     """Two of them, both ready."""
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
         found: list[Replica] = []
         try:
             for _ in range(2):
-                command = [sys.executable, "-m", "tests.services.vospace.replica", str(folder / "data"), database]
-                process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+                program = [sys.executable, "-m", "tests.services.vospace.replica"]
+                arguments = [str(folder / "data"), database, str(drain_s)]
+                process = await asyncio.create_subprocess_exec(*program, *arguments, stdout=subprocess.PIPE)
                 space = Space("", folder / "data" / "tree", session, people=PEOPLE)
                 found.append(Replica(process, space))
                 assert process.stdout is not None
@@ -263,6 +264,54 @@ async def test_a_process_that_ends_in_order_leaves_its_jobs_to_others_at_once(tw
 
     assert ended.xml.findtext(f"{UWS}phase") == "COMPLETED", ended.text
     assert (await other.space.get("/files/home/ada/f")).body == source.data
+
+
+async def test_told_to_end_it_goes_on_with_what_is_under_way(tmp_path: Path, database: str, source: Source) -> None:
+    data = os.urandom(40_000_000)
+    async with replicas(tmp_path, database, drain_s=60) as (one, other):
+        assert (await one.space.mkdir("/home/ada/d")).status == 201
+        one.space.write("/home/ada/large", data)
+        job = await start(one.space, transfer_xml("/home/ada/f", "pullToVoSpace", "httpget", endpoint=source.url))
+        await source.half_sent.wait()
+        sending = asyncio.Event()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield data[:1_000_000]
+            await sending.wait()
+            yield data[1_000_000:2_000_000]
+
+        upload = asyncio.create_task(one.space.put("/files/home/ada/sent", pieces()))
+
+        async def arriving() -> bool:
+            return any(one.space.posix("/home/ada").glob(".sent*"))
+
+        await until("the upload has begun", arriving)
+        headers = {"Authorization": "Bearer ada"}
+        async with one.space.session.get(f"{one.space.base}/files/home/ada/large", headers=headers) as download:
+            read = await download.content.readexactly(100_000)
+            one.process.terminate()
+
+            async def refuses() -> bool:
+                with suppress(aiohttp.ClientConnectorError):
+                    async with aiohttp.ClientSession() as session, session.get(one.space.url):
+                        return False
+                return True
+
+            await until("nobody new is let in", refuses)
+            assert one.process.returncode is None
+            source.go_on.set()
+            sending.set()
+            read += await download.read()
+        assert read == data
+        assert (await upload).status == 201
+        ended = await end_of(other.space, job)
+        async with asyncio.timeout(30):
+            await one.process.wait()
+
+        assert ended.xml.findtext(f"{UWS}phase") == "COMPLETED", ended.text
+        assert source.asked == 1  # it was not begun again elsewhere
+        assert (await other.space.get("/files/home/ada/f")).body == source.data
+        assert (await other.space.get("/files/home/ada/sent")).body == data[:2_000_000]
 
 
 async def test_deleting_goes_on_with_what_is_left(two: Any) -> None:

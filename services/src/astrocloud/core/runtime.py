@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from astrocloud.core.cluster import HUB_PORT, SERVICE_PORT, Cluster, read_cluster
+from astrocloud.core.cluster import BYTES_PORT, HUB_PORT, SERVICE_PORT, Cluster, read_cluster
 from astrocloud.core.layout import DataFolder
 
 CUSTOM_SCOPES: Final = {
@@ -67,6 +67,16 @@ class Runtime:
     def listen(self) -> str:
         """The address on which the hub and the services listen; empty: all there are."""
         return "127.0.0.1"
+
+    @property
+    def own_bytes_port(self) -> int:
+        """The port at which a process of ours itself listens for bytes; 0: none, or another one listens for it."""
+        return 0
+
+    def drain_s(self, service: str) -> int:
+        """Return how long `service` goes on with what is under way when it is told to end, in seconds."""
+        # Whoever ends the platform on one machine waits for it.
+        return 2
 
     @property
     def hub_url(self) -> str:
@@ -168,6 +178,15 @@ class ClusterRuntime(Runtime):
     def listen(self) -> str:
         """All addresses: who may connect is the network policies' to say."""
         return ""
+
+    @property
+    def own_bytes_port(self) -> int:
+        """The port of VOSpace's pods that is around the proxy."""
+        return BYTES_PORT
+
+    def drain_s(self, service: str) -> int:
+        """Return what the chart says."""
+        return self.cluster.drain_s.get(service, 20)
 
     @property
     def hub_url(self) -> str:

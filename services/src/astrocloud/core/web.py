@@ -87,6 +87,9 @@ class Service:
     """Routes that are also served around the proxy, at the platform's address for bytes."""
     background: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     """Coroutines that run as long as the platform does; cancelled at its end."""
+    drain: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+    """Called when the platform is told to end, and given time: each begins nothing new and returns when nothing is
+    under way any more; cancelled when the time is over."""
 
 
 LOGINS: Final = web.AppKey("logins", dict[str, "HubLogin"])
@@ -101,8 +104,16 @@ BY_COOKIE: Final = web.AppKey("by_cookie", bool)
 """Whether browsers can be signed in: not where only bytes are served, and no cookie counts there."""
 
 
-def build_app(services: Sequence[Service], *, config: "Config", public_url: str = "") -> web.Application:
-    """Return the application that answers for `services` at `public_url`."""
+def build_app(
+    services: Sequence[Service], *, config: "Config", public_url: str = "", drain_s: float = 0
+) -> web.Application:
+    """Return the application that answers for `services` at `public_url`.
+
+    Parameters
+    ----------
+    drain_s
+        How long after it was told to end what is under way in the background goes on, in seconds.
+    """
     app = _bare_app(services, config=config, public_url=public_url, by_cookie=True)
     for service in services:
         app.router.add_routes(list(service.routes))
@@ -110,13 +121,25 @@ def build_app(services: Sequence[Service], *, config: "Config", public_url: str 
             app.router.add_routes(list(service.login.routes()))
         app.router.add_routes(_operations(service))
 
+    draining: list[asyncio.Future[None]] = []
+    until_s = 0.0
+
+    async def _drain(_app: web.Application) -> None:
+        """Begin to end, beside the answers under way, which are given the same time."""
+        nonlocal until_s
+        until_s = time.monotonic() + drain_s
+        draining.extend(asyncio.ensure_future(drain()) for service in services for drain in service.drain)
+
     async def _background(_app: web.Application) -> Any:
         tasks = [asyncio.create_task(_keep_running(work)) for s in services for work in s.background]
         yield
-        for task in tasks:
+        if draining:
+            await asyncio.wait(draining, timeout=max(0.0, until_s - time.monotonic()))
+        for task in [*draining, *tasks]:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*draining, *tasks, return_exceptions=True)
 
+    app.on_shutdown.append(_drain)
     app.cleanup_ctx.append(_background)
     return app
 

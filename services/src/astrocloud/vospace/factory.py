@@ -141,6 +141,7 @@ def build_vospace(
             *(api.jobs.keep for api in jobs),
             *my_files.background,
         ),
+        drain=(*(api.jobs.drain for api in jobs), *my_files.drain),
     )
 
 

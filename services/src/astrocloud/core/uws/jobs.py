@@ -146,6 +146,7 @@ class Jobs:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._seen: dict[str, _Sight] = {}
         self._changed: dict[str, asyncio.Event] = {}
+        self._ending = False
 
     async def create(
         self,
@@ -332,7 +333,8 @@ class Jobs:
                 if now_s - looked_s > 2 * self._beat_s:
                     # Nobody's beats were seen meanwhile: the database was away, or this process was.
                     self._seen.clear()
-                await self._look()
+                if not self._ending:
+                    await self._look()
                 looked_s = time.monotonic()
                 if now_s - reaped_s >= REAP_S:
                     await self._reap()
@@ -386,6 +388,12 @@ class Jobs:
             if task is not None:
                 task.cancel()
             self._tell(job_id)
+
+    async def drain(self) -> None:
+        """Take up nothing more, and return when nothing runs here."""
+        self._ending = True
+        while self._running:
+            await asyncio.wait([*self._running.values()])
 
     async def _let_go(self) -> None:
         """End what runs here, and leave it to others."""

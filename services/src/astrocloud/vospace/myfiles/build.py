@@ -41,6 +41,7 @@ class MyFiles:
 
     routes: Sequence[web.AbstractRouteDef]
     background: Sequence[Callable[[], Awaitable[None]]] = ()
+    drain: Sequence[Callable[[], Awaitable[None]]] = ()
 
 
 def build_my_files(
@@ -97,4 +98,5 @@ def build_my_files(
     return MyFiles(
         routes=[route for api in apis for route in api.routes()],
         background=(work.jobs.keep, trash.keep_sweeping, shares.keep_looking),
+        drain=(work.jobs.drain,),
     )
