@@ -315,6 +315,9 @@ def _mounts(plan: ServerPlan) -> list[Json]:
         {"name": "tree", "mountPath": f"/project/{group.name}", "subPath": f"project/{group.name}"}
         for group in plan.person.groups
     ]
+    if not plan.person.groups:
+        # It is there for everybody, as on one machine.
+        mounts.append({"name": "nothing", "mountPath": "/project", "readOnly": True})
     mounts += [{"name": "tree", "mountPath": f"/{name}", "subPath": name, "readOnly": True} for name in READ_ONLY]
     return [
         *mounts,
@@ -339,6 +342,7 @@ def _volumes(ground: Ground, plan: ServerPlan) -> list[Json]:
         # What is in it counts as memory of the server.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(plan.limits.memory_bytes // 2)}},
         {"name": "names", "downwardAPI": {"items": names}},
+        *([] if plan.person.groups else [{"name": "nothing", "emptyDir": {}}]),
     ]
 
 
