@@ -310,6 +310,34 @@ def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def table(found: dict[str, Any]) -> str:
+    """Return the figures as docs/performance.md shows them."""
+    rows = [("On Kubernetes", "", "Goal"), ("-", "-", "-")]
+    if starts := found.get("starts"):
+        met = "met" if starts["goal_met"] else "missed"
+        rows += [
+            ("Request to ready, median and p95", _both(starts["request_to_ready_s"]), f"1.8 s: {met}"),
+            ("Request to the first cell", _both(starts["request_to_first_cell_s"]), ""),
+        ]
+        rows += [(f"of a start, until {part}", _both(each), "") for part, each in starts["since_request_s"].items()]
+    if many := found.get("many"):
+        met = "met" if many["goal_met"] else "missed"
+        again = many["restart_with_servers_s"]
+        rows += [
+            (f"Hub with {many['servers']} servers, of a processor", f"{100 * many['hub_cpu']:.1f} %", ""),
+            ("its memory", f"{many['hub_memory_mib']} MiB", ""),
+            ("Hub deleted: answers, knows all", f"{again['answers']} s, {again['all_known']} s", f"30 s: {met}"),
+        ]
+        if crowd := many.get("restart_with_users_s"):
+            title = f"The same with {many['users']} people in the database"
+            rows.append((title, f"{crowd['answers']} s, {crowd['all_known']} s", ""))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _both(values: dict[str, float]) -> str:
+    return f"{values['p50']:.2f} s, {values['p95']:.2f} s"
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.kube", description=__doc__)
@@ -326,7 +354,7 @@ def main() -> None:
     folder = REPOSITORY / "bench-results"
     folder.mkdir(exist_ok=True)
     (folder / "kubernetes.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    say(json.dumps(found, indent=2))
+    say(table(found))
 
 
 if __name__ == "__main__":
