@@ -26,10 +26,9 @@ def platform(installation: Installation, astro: str) -> Iterator[Installation]:
     for name in ("cara", "dan"):
         installation.add(name, groups=(GROUP,))
     yield installation
-    for name in ("cara", "dan"):
-        installation.kube.kubectl(
-            "delete", "namespace", platform.namespace_of(name), "--ignore-not-found", "--timeout=120s"
-        )
+    for name in ("cara", "dan", "canary", "canary-test"):
+        space = installation.namespace_of(name)
+        installation.kube.kubectl("delete", "namespace", space, "--ignore-not-found", "--timeout=120s")
     installation.values = before
     installation.apply()
     installation.wait()
@@ -60,6 +59,35 @@ async def test_one_tree_on_two_nodes_and_by_vospace(platform: Installation) -> N
         ):
             error = await dan.fails(attempt)
             assert error.split(":")[0] in {"FileNotFoundError", "PermissionError", "OSError"}, (attempt, error)
+
+
+def test_the_chart_s_own_test_does_what_a_person_does(platform: Installation) -> None:
+    said = platform.helm("test", platform.release, "--timeout", "300s", "--filter", f"name={platform.name}-canary")
+
+    assert "Succeeded" in said
+    printed = platform.kubectl("logs", f"{platform.name}-canary")
+    for step in ("Signed in", "A server started", "A cell ran", "read by VOSpace", "The server stopped"):
+        assert step in printed, printed
+    assert "A person who comes now can work" in printed, printed
+
+
+async def test_trial_sessions_on_a_schedule_reach_everything(platform: Installation) -> None:
+    config = platform.values["config"] | {"canary": {"every_s": 60}}
+    platform.apply(config=config)
+    platform.wait()
+    try:
+        async with platform.person("cara") as cara:
+
+            async def tried() -> str:
+                async with cara.session.get(f"{cara.url}/services/portal/api/health") as answer:
+                    state: str = (await answer.json())["parts"]["canary"]
+                    return "" if state in {"waiting", "running"} else state
+
+            await until("a trial session", tried, within_s=240)
+            assert await tried() == "ok"
+    finally:
+        platform.apply()
+        platform.wait()
 
 
 async def test_kernels_go_on_while_every_part_is_deleted(platform: Installation) -> None:

@@ -37,7 +37,7 @@ async def signed_in(person: Person) -> bool:
 
 
 def test_every_part_answers_where_people_come_in(installation: Installation) -> None:
-    said = installation.helm("test", "sky", "--timeout", "120s")
+    said = installation.helm("test", "sky", "--timeout", "120s", "--filter", f"name={installation.name}-test")
 
     assert "Succeeded" in said
 

@@ -182,6 +182,7 @@ securityContext:
   "hub" (concat (list "hub-cookie" "hub-crypt" "proxy-token" "internal" "passport-client" "service-operator") $tokens)
   "passport" (list "internal" "passport-client" "passport-keys" "proxy-token" "canary" "service-operator" "service-passport")
   "portal" (list "canary" "service-portal")
+  "test" (list "canary" "service-operator")
   "vospace" (list "internal" "service-vospace") -}}
 {{- toJson (get $own .part | default (list "internal" (printf "service-%s" .part))) -}}
 {{- end -}}

@@ -28,7 +28,7 @@ _NOT_THE_INTERNET: Final = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "17
 """Private networks, the cluster's own among them, and where a cloud tells a machine its secrets."""
 
 _KEEPALIVE: Final = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3"}
-"""A connection whose other end is gone without a word, with its node, is given up after these seconds, not after hours."""
+"""A connection whose other end is gone without a word, with its node, is given up after seconds, not after hours."""
 _SILENT_MS: Final = 11_000
 """The same for one on which something was sent."""
 

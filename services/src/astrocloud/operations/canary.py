@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from pydantic import SecretStr
 from yarl import URL
 
@@ -32,6 +33,7 @@ SECRET: Final = "canary"  # noqa: S105 - the name of a secret
 """The secret that is the password of the trial's account at the embedded passport."""
 
 _CELL_S: Final = 120.0
+_CONNECT_S: Final = 10.0
 _SHOWN: Final = 300
 
 
@@ -79,6 +81,9 @@ class Plan:
         A bearer token of the account, for platforms that sign people in elsewhere.
     environment
         The environment to start.
+    connect_to
+        Where the proxy is, called directly: from a cluster's pods the way by what ends TLS may not be open. It is told
+        what it would be told there.
     start_within_s
         How long a server may take to start, in seconds.
     patience_s
@@ -92,6 +97,7 @@ class Plan:
     environment: str
     password: SecretStr | None = None
     token: SecretStr | None = None
+    connect_to: str = ""
     start_within_s: float = 300.0
     patience_s: float = 30.0
     certificate: Path | None = None
@@ -158,10 +164,12 @@ class _Visitor:
             # The certificate itself, not only an authority's.
             trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         headers = {"Accept": "text/html,application/json;q=0.9", "Accept-Language": self._plan.language}
+        if self._plan.connect_to:
+            headers["X-Forwarded-Proto"] = urlsplit(self._url).scheme
         if self._plan.password is None and self._plan.token is not None:
             headers["Authorization"] = f"Bearer {self._plan.token.get_secret_value()}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=trust),
+            connector=_ToTheProxy(self._plan.connect_to) if self._plan.connect_to else aiohttp.TCPConnector(ssl=trust),
             cookie_jar=aiohttp.CookieJar(unsafe=True),  # an address without a name has cookies, too
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=self._plan.patience_s),
@@ -261,6 +269,26 @@ class _Visitor:
     def _xsrf(self, address: str) -> dict[str, str]:
         found = self._session.cookie_jar.filter_cookies(URL(address)).get("_xsrf")
         return {"X-XSRFToken": found.value} if found else {}
+
+
+class _ToTheProxy(aiohttp.BaseConnector):
+    """Connects to one place, by plain HTTP, whatever the address of a request says."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        place = urlsplit(url)
+        self._place = (place.hostname or "", place.port or 80)
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the base class's
+    ) -> ResponseHandler:
+        """Return a new connection; `aiohttp.BaseConnector` keeps and reuses it."""
+        async with asyncio.timeout(timeout.sock_connect or _CONNECT_S):
+            _, protocol = await self._loop.create_connection(self._factory, *self._place)
+        return protocol
 
 
 async def _text(answer: aiohttp.ClientResponse) -> str:

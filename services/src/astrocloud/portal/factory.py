@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from astrocloud.config import Config
 from astrocloud.core.auth import HubLogin
-from astrocloud.core.runtime import Runtime
+from astrocloud.core.runtime import ClusterRuntime, Runtime
 from astrocloud.core.secrets import SecretFiles
 from astrocloud.core.web import Service
 from astrocloud.operations.canary import SECRET, Plan, try_out
@@ -115,6 +115,7 @@ def _trials(
         username=config.canary.username,
         password=secrets.get(SECRET),
         environment=config.environments.default,
+        connect_to=runtime.proxy_url if isinstance(runtime, ClusterRuntime) else "",
         start_within_s=config.servers.start_timeout_s,
         certificate=Path(runtime.certificate) if runtime.certificate else None,
     )
