@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import threading
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from astrocloud.vospace.models import NodePath
 from astrocloud.vospace.myfiles import views
 from astrocloud.vospace.myfiles.views import Views, Wish
-from tests.services.vospace.platform import PEOPLE, Space
+from astrocloud.vospace.quotas import SqlQuotas
+from tests.services.vospace.platform import PEOPLE, Space, running
 from tests.services.vospace.test_my_files import ask, names
 
 MANY = 10_000
@@ -63,3 +66,30 @@ async def test_names_of_views_are_kept_while_there_is_room(space: Space, monkeyp
     told = [(await ask(space, "/list", path="/home/ada", q="", view=kept[0]))["view"]]
     assert told != kept[:1]
     assert (await ask(space, "/list", path="/home/ada", q="00", view=kept[2]))["view"] == kept[2]
+
+
+async def test_what_notebooks_wrote_is_counted_when_somebody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks: list[NodePath] = []
+    go, recount = threading.Event(), SqlQuotas.recount
+
+    def held(quotas: SqlQuotas, top: NodePath) -> bool:
+        walks.append(top)
+        assert go.wait(20)
+        return recount(quotas, top)
+
+    monkeypatch.setattr(SqlQuotas, "recount", held)
+    async with running(tmp_path / "data", {"vospace": {"home_quota_bytes": 10_000}}) as space:
+        await space.mkdir("/home/ada")
+        await space.upload("/home/ada/a", b"x" * 100)
+        space.write("/home/ada/b", b"x" * 1000)
+        for _look in range(3):  # it is counted once, however many look
+            told = await ask(space, "/places")
+            assert (told["places"][0]["used_bytes"], told["counting"][0]) == (100, "/home/ada")
+        go.set()
+        async with asyncio.timeout(20):
+            while (told := await ask(space, "/places"))["counting"]:
+                await asyncio.sleep(0.01)
+        assert told["places"][0]["used_bytes"] == 1100
+    assert sorted(set(walks)) == sorted(walks)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final
 
+import structlog
 from aiohttp import web
 
 from astrocloud.core.errors import RequestError
@@ -21,12 +22,16 @@ from astrocloud.vospace.myfiles.picks import picked
 from astrocloud.vospace.myfiles.views import SORTS, WINDOW_LIMIT, Views, Wish
 from astrocloud.vospace.quotas import Limits
 
-COUNTED_S: Final = 300.0
+COUNTED_S: Final = 30.0
 """How often a home or project that is looked at is counted anew at most, in seconds."""
+COUNTED_PART: Final = 0.02
+"""And for what part of the time at most, so that who has millions of files does not keep the disks busy."""
 _NAMES_LIMIT = 10_000
 _SOME: Final = 10
 _SEARCHES: Final = 4
 """How many searches run at once."""
+
+_log: Final = structlog.get_logger()
 
 
 class BrowseApi:
@@ -58,7 +63,7 @@ class BrowseApi:
     ) -> None:
         self._recount = recount
         self._counted: dict[NodePath, float] = {}
-        self._counting: set[asyncio.Task[bool]] = set()
+        self._counting: dict[NodePath, asyncio.Task[None]] = {}
         # Threads of their own: a search may take long, and would keep others from their files.
         self._searchers = ThreadPoolExecutor(_SEARCHES, thread_name_prefix="search")
         self._searching: dict[str, threading.Event] = {}
@@ -140,7 +145,7 @@ class BrowseApi:
     async def _places(self, request: web.Request) -> web.StreamResponse:
         """Tell where a person's files are, and how much of each quota is used.
 
-        What notebooks wrote since the last walk is counted behind the answer, so that the next one has it.
+        What notebooks wrote since the last walk is counted behind the answer, which says so: soon after it is known.
         """
         person = await self._door.person(request, write=False)
 
@@ -152,18 +157,28 @@ class BrowseApi:
             return [self._place(top) for top in tops]
 
         told = await self._door.run(work)
-        for place in told:
-            self._count(path_in(place["path"]))
-        return answer({"user": person.name, "places": told})
+        counting = [place["path"] for place in told if self._counts(path_in(place["path"]))]
+        return answer({"user": person.name, "places": told, "counting": counting})
 
-    def _count(self, top: NodePath) -> None:
-        now = time.monotonic()
-        if now < self._counted.get(top, 0.0):
-            return
-        self._counted[top] = now + COUNTED_S
-        task = asyncio.create_task(self._door.run(self._recount, top))
-        self._counting.add(task)
-        task.add_done_callback(self._counting.discard)
+    def _counts(self, top: NodePath) -> bool:
+        """Begin to count what is below `top` unless that was done just now; return whether it is being counted."""
+        if top in self._counting:
+            return True
+        if time.monotonic() < self._counted.get(top, 0.0):
+            return False
+        self._counting[top] = asyncio.create_task(self._count(top))
+        return True
+
+    async def _count(self, top: NodePath) -> None:
+        began = time.monotonic()
+        try:
+            await self._door.run(self._recount, top)
+        except (Fault, OSError) as err:  # as a folder that is nested too deep: the scan tells of it as well
+            _log.warning("files-count-failed", top=str(top), error=str(err))
+        finally:
+            now = time.monotonic()
+            self._counted[top] = now + max(COUNTED_S, (now - began) / COUNTED_PART)
+            del self._counting[top]
 
     def _place(self, top: NodePath) -> dict[str, Any]:
         usage = self._nodes.usage(top)

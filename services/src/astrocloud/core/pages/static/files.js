@@ -208,10 +208,16 @@ function follows(event, act) {
   act();
 }
 
-async function loadPlaces() {
+let counting = 0;
+async function loadPlaces(wait = 1000) {
   if (!settings.user) return;
-  try { places = (await ask("GET", "/places")).places; } catch { return; }
+  clearTimeout(counting);
+  let told;
+  try { told = await ask("GET", "/places"); } catch { return; }
+  ({ places } = told);
   drawPlaces();
+  // What notebooks wrote is counted behind the answer; of very much the next look tells.
+  if (told.counting.length && wait < 20000) counting = setTimeout(() => loadPlaces(wait * 2), wait);
 }
 
 function drawPlaces() {
