@@ -21,7 +21,7 @@ from astrocloud.config import Config, json_schema, load_config
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError, StartError
 from astrocloud.core.layout import BYTES_SOCKET_VARIABLE, DataFolder
-from astrocloud.core.runtime import SERVICES
+from astrocloud.core.runtime import SERVICES, ClusterRuntime
 from astrocloud.core.secrets import SecretFiles
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def _canary(options: argparse.Namespace) -> int:
     data = DataFolder.from_environment()
     config = _configuration(data)
     hub = HubClient(data)
+    runtime = hub.runtime
     directory = _directory()
     embedded = config.passport.kind == "embedded"
     password = SecretFiles(data.secrets).get(SECRET) if embedded else None
@@ -263,11 +264,13 @@ def _canary(options: argparse.Namespace) -> int:
     directory.ensure(name, password=password.get_secret_value() if password else None)
     token = None if embedded else hub.make_token(name, scopes=(), expires="1h")["token"]
     plan = Plan(
-        url=options.url or hub.runtime.public_url,
+        url=options.url or runtime.public_url,
         username=name,
         password=password,
         token=SecretStr(token) if token else None,
         environment=options.environment or config.environments.default,
+        # From a pod the way in that people take may not be open.
+        connect_to=runtime.proxy_url if isinstance(runtime, ClusterRuntime) and not options.url else "",
         start_within_s=config.servers.start_timeout_s,
         patience_s=options.patience,
         certificate=Path(options.certificate) if options.certificate else None,
