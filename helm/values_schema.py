@@ -200,21 +200,52 @@ class NfsTree(Block):
     """How nodes mount it."""
 
 
+class GlusterfsTree(Block):
+    """The tree on a GlusterFS volume, which a DaemonSet mounts on the nodes."""
+
+    image: Image
+    """The image of what mounts it."""
+    servers: list[str] = []
+    """Names or addresses of servers that know the volume; the next is asked where one does not answer."""
+    volume: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    """The volume's name."""
+    folder: str = Field(default="astrocloud", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    """The folder at the top of the volume that is the tree; made where it is missing."""
+    ipv6: bool = False
+    """Whether the servers are reached by IPv6."""
+    options: list[str] = []
+    """More arguments of the client, e.g. `--lru-limit=131072`."""
+    hostPath: str = Field(default="/var/lib/astrocloud", pattern=r"^/[^:]+$")
+    """The folder on the nodes below which the volume is mounted."""
+    port: int = Field(default=9127, ge=1024, le=65535)
+    """Where it tells its health and its metrics, on the nodes' own addresses."""
+    resources: Raw = {}
+    """Requests and limits of what mounts the volume."""
+    nodeSelector: Labels = {}
+    """The nodes that mount it: those of VOSpace and of people's servers."""
+    tolerations: list[Raw] = [{"operator": "Exists"}]
+    """Taints that it bears."""
+    priorityClassName: str = "system-node-critical"
+    """Its priority class: whoever uses files on a node depends on it."""
+
+
 class Tree(Block):
     """The one file tree."""
 
-    kind: Literal["claim", "nfs"] = "claim"
+    kind: Literal["claim", "nfs", "glusterfs"] = "claim"
     """What it lies on."""
     claim: ClaimTree = ClaimTree()
     """Settings for ``claim``."""
     nfs: NfsTree = NfsTree()
     """Settings for ``nfs``."""
+    glusterfs: GlusterfsTree
+    """Settings for ``glusterfs``."""
 
 
 class Storage(Block):
     """People's files."""
 
-    tree: Tree = Tree()
+    tree: Tree
     """The tree that servers and VOSpace share."""
 
 
@@ -371,7 +402,7 @@ class Values(Block):
     """People's own servers."""
     database: Database
     """The database."""
-    storage: Storage = Storage()
+    storage: Storage
     """People's files."""
     prepuller: Prepuller = Prepuller()
     """Fetching images ahead."""

@@ -92,7 +92,7 @@ def test_a_pod_with_everything_an_operator_and_a_choice_can_say() -> None:
         server="Night of the 3rd",
         size="large",
         limits=Limits(memory_bytes=16 * GIB, processes=2048, cpus=4),
-        placement=Placement(node_selector={"disk": "fast"}, region="guizhou"),
+        placement=Placement(node_selector={"disk": "fast"}, region="guizhou", avoid=("node7", "node8")),
     )
     same_as("pod-everything", objects.pod(there, wanted))
 

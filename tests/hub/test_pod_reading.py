@@ -1,17 +1,20 @@
 """What a cluster tells of a pod is understood: how far it is, what keeps it from starting, and why it ended."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from astrocloud.core import words
+from astrocloud.core.cluster import Cluster
 from astrocloud_hub.spawners.ends import End, Reason
 from astrocloud_hub.spawners.kube import starts
+from astrocloud_hub.spawners.kube.api import ClusterApi
 from astrocloud_hub.spawners.kube.ends import end_of_pod, has_ended
 from astrocloud_hub.spawners.kube.nodes import SILENT_S, NodeWatch
 from astrocloud_hub.spawners.kube.refusals import refusal
 from astrocloud_hub.spawners.kube.room import Room, free_room, quantity, requested
+from astrocloud_hub.spawners.kube.storage import StorageWatch
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 GIB = 2**30
@@ -361,3 +364,40 @@ def test_a_node_is_silent_when_its_lease_stays_as_it_was() -> None:
     assert watch.silent("lost")
     assert not watch.silent("well")
     assert not watch.silent("never heard of")
+
+
+CLUSTER = {
+    "release": "sky",
+    "namespace": "astro",
+    "public_url": "http://localhost",
+    "proxy": "http://localhost",
+    "proxy_api": "http://localhost",
+    "hub": "http://localhost",
+    "services": {},
+    "database": {"host": "localhost"},
+    "servers": {"storage_namespace": "astro-storage"},
+}
+
+
+def test_what_was_there_before_a_mount_has_lost_it() -> None:
+    watch = StorageWatch(api=cast("ClusterApi", None), cluster=Cluster.model_validate(CLUSTER))
+
+    def mounts(node: str, *, ready: bool, since: str) -> dict[str, Any]:
+        return {
+            "metadata": {"name": f"storage-{node}"},
+            "spec": {"nodeName": node},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+                "containerStatuses": [{"name": "mount", "state": {"running": {"startedAt": since}}}],
+            },
+        }
+
+    watch.note([mounts("one", ready=True, since="2026-11-22T10:00:00Z"), mounts("two", ready=False, since="")])
+    assert (watch.unwell, watch.nowhere) == (("two",), False)
+    assert not watch.cut_off("one", "2026-11-22T10:00:05Z")
+    assert not watch.cut_off("two", "2026-11-22T10:00:05Z")
+
+    watch.note([mounts("one", ready=False, since="2026-11-22T11:00:00Z"), mounts("two", ready=False, since="")])
+    assert watch.nowhere
+    assert watch.cut_off("one", "2026-11-22T10:00:05Z")
+    assert not watch.cut_off("one", "")

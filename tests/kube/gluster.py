@@ -58,6 +58,18 @@ class Volume:
         run(*inside(server, "kill", "-9", pid))
         wait_until("the brick to end", lambda: self._brick_process(server) != pid, within_s=10)
 
+    def freeze(self) -> None:
+        """Stop all bricks where they are: whoever uses the volume waits."""
+        self._signal("-STOP")
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal("-CONT")
+
+    def _signal(self, name: str) -> None:
+        for server in SERVERS:
+            run(*inside(server, "kill", name, self._brick_process(server)))
+
     def start_bricks(self) -> None:
         """Start the bricks that do not run; they are healed from then on."""
         self.command("volume", "start", self.name, "force")

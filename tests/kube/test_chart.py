@@ -156,8 +156,40 @@ OWNS_FILES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID"]
 """What VOSpace has besides, the one exception; the operator guide gives the reasons. All within ``baseline``."""
 
 
+def test_what_mounts_a_volume_is_alone_in_what_it_may() -> None:
+    rendered = objects("--values", Path(__file__).parent / "values/glusterfs.yaml")
+
+    (mounter,) = [each for each in rendered if each["metadata"].get("namespace") == "platform-storage"]
+    (own,) = [each for each in rendered if each["kind"] == "Namespace"]
+    assert own["metadata"]["name"] == "platform-storage"
+    assert own["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    assert mounter["kind"] == "DaemonSet"
+    assert mounter["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    spec = mounter["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    (tree,) = [each for each in rendered if each["kind"] == "PersistentVolume"]
+    # Below the mount, and never made: without the mount nothing is written to the node's disk.
+    assert tree["spec"]["hostPath"] == {
+        "path": "/mnt/astrocloud/platform-astrocloud/volume/people",
+        "type": "Directory",
+    }
+    assert "--target=/mnt/astrocloud/platform-astrocloud/volume" in container["args"]
+    assert {"--server=fd00::3", "--ipv6", "--folder=people"} <= set(container["args"])
+
+
+def test_a_volume_without_servers_is_refused() -> None:
+    done = helm("template", "sky", CHART, "--set", "storage.tree.kind=glusterfs")
+
+    assert done.returncode != 0
+    assert "storage.tree.glusterfs.servers" in done.stderr
+
+
 def test_every_pod_is_as_confined_as_people_s(values: Path) -> None:
-    found = pods(objects("--values", values))
+    # What mounts a volume is in a namespace of its own, and has a test of its own.
+    rendered = [each for each in objects("--values", values) if each["metadata"].get("namespace") != "platform-storage"]
+    found = pods(rendered)
 
     assert found
     assert len([name for name in found if name.endswith("-vospace")]) == 1

@@ -30,6 +30,15 @@
 {{- if and (eq .Values.storage.tree.kind "claim") $claim }}{{ $claim }}{{ else }}{{ include "astrocloud.fullname" . }}-tree{{ end -}}
 {{- end -}}
 
+{{- /* Where on the nodes a GlusterFS volume is mounted, and the namespace of what mounts it. */}}
+{{- define "astrocloud.mountFolder" -}}
+{{- printf "%s/%s" (trimSuffix "/" .Values.storage.tree.glusterfs.hostPath) (include "astrocloud.clusterName" .) -}}
+{{- end -}}
+
+{{- define "astrocloud.storageNamespace" -}}
+{{- printf "%s-storage" (.Release.Namespace | trunc 55 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- /* Labels of one part: dict "root" "part". */}}
 {{- define "astrocloud.selector" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}

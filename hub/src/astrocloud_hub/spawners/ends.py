@@ -6,13 +6,14 @@ from typing import Any, Final, Literal, get_args
 
 Reason = Literal[
     "exited", "out-of-memory", "killed", "idle", "stopped", "disabled", "failed", "host-restart", "platform-stop",
-    "evicted", "node-lost", "drained", "preempted", "deleted",
+    "evicted", "node-lost", "drained", "preempted", "deleted", "storage",
 ]  # fmt: skip
 """Why: it ended by itself; the kernel ended it for want of memory; something killed it; nothing happened in it for
 long; somebody stopped it; its person was disabled; it never came up; the machine, or the whole platform, went down.
 
 On a cluster besides: its node ran out of something (`End.what`); its node did not answer any more; its node was cleared
-for maintenance; something more important needed the room; its pod was deleted without the platform."""
+for maintenance; something more important needed the room; its pod was deleted without the platform; its
+node had to mount the file tree anew."""
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 """All reasons; each has the texts ``portal.end-REASON`` and ``portal.next-REASON``."""

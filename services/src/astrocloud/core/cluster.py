@@ -70,6 +70,8 @@ class ClusterServers(ClusterBlock):
     """What the names of people's namespaces begin with."""
     tree_claim: str = ""
     """The claim of the file tree, in the platform's own namespace."""
+    storage_namespace: str = ""
+    """Where the pods are that mount the tree on the nodes, if any do: no server is sent to a node whose pod is unwell."""
     node_selector: dict[str, str] = {}
     """Labels that their nodes have."""
     tolerations: list[dict[str, Any]] = []

@@ -151,6 +151,7 @@ REASONS: Final = (
     "platform-stop",
     "evicted",
     "node-lost",
+    "storage",
     "drained",
     "preempted",
     "deleted",
@@ -161,7 +162,7 @@ REASONS: Final = (
 RAN_OUT: Final = ("memory", "disk", "inodes", "processes", "tmp")
 """What a node can run out of; each has the text ``portal.ran-out-WHAT``."""
 
-SEVERE_REASONS: Final = frozenset({"out-of-memory", "killed", "failed", "evicted", "node-lost"})
+SEVERE_REASONS: Final = frozenset({"out-of-memory", "killed", "failed", "evicted", "node-lost", "storage"})
 """Ends that somebody should do something about."""
 
 

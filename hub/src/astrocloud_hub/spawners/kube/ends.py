@@ -50,6 +50,11 @@ def container_status(pod: Json) -> Json:
     return next((status for status in found if status["name"] == CONTAINER), {})
 
 
+def running_since(pod: Json) -> str:
+    """Return when the server's container started, as Kubernetes writes times; empty while it does not run."""
+    return str((container_status(pod).get("state", {}).get("running") or {}).get("startedAt") or "")
+
+
 def terminated(pod: Json) -> Json | None:
     """Return how the server's container ended, or `None`."""
     state: Json | None = container_status(pod).get("state", {}).get("terminated")

@@ -19,6 +19,7 @@ from astrocloud_hub.spawners.kube.models import LABEL, Ground, Json, PullSecret,
 from astrocloud_hub.spawners.kube.nodes import NodeWatch
 from astrocloud_hub.spawners.kube.refusals import refusal
 from astrocloud_hub.spawners.kube.room import Room, free_room
+from astrocloud_hub.spawners.kube.storage import StorageWatch
 from astrocloud_hub.spawners.kube.watching import PodWatch
 from astrocloud_hub.spawners.models import Person
 
@@ -71,6 +72,7 @@ class Fleet:
         labels = Ground(cluster=cluster, tree={}, quota=quota).pod_labels
         self.watch = PodWatch(api=api, labels=labels)
         self.nodes = NodeWatch(api=api)
+        self.storage = StorageWatch(api=api, cluster=cluster)
 
     async def start(self) -> None:
         """Return when all pods are known. Raises `HubError` ``server-cluster`` when the cluster does not answer."""
@@ -79,11 +81,13 @@ class Fleet:
         except ClusterError as err:
             raise HubError("server-cluster", reason=str(err)[:300]) from err
         self.nodes.start()
+        self.storage.start()
 
     async def stop(self) -> None:
         """Watch no more; pods stay."""
         await self.watch.stop()
         await self.nodes.stop()
+        await self.storage.stop()
 
     def namespace(self, username: str) -> str:
         """Return the name of a person's namespace."""

@@ -100,6 +100,8 @@ class Placement:
     """Labels that its node must have."""
     region: str = ""
     """The region it should run in, if there is room: where its data is."""
+    avoid: tuple[str, ...] = ()
+    """Nodes that it must not run on: the file tree cannot be used there."""
 
 
 @dataclass(frozen=True, kw_only=True)

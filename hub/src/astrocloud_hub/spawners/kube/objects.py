@@ -244,8 +244,12 @@ def pod(ground: Ground, plan: ServerPlan) -> Json:
         spec["nodeSelector"] = selector
     if servers.tolerations:
         spec["tolerations"] = servers.tolerations
-    if plan.placement.region:
-        spec["affinity"] = {"nodeAffinity": _prefer_region(plan.placement.region)}
+    affinity = {
+        **(_prefer_region(plan.placement.region) if plan.placement.region else {}),
+        **(_avoid(plan.placement.avoid) if plan.placement.avoid else {}),
+    }
+    if affinity:
+        spec["affinity"] = {"nodeAffinity": affinity}
     passwd, group = plan.person.names()
     return {
         "apiVersion": "v1",
@@ -353,6 +357,12 @@ def _prefer_region(region: str) -> Json:
             {"weight": 100, "preference": {"matchExpressions": [wanted]}}
         ]
     }
+
+
+def _avoid(nodes: tuple[str, ...]) -> Json:
+    # Kubernetes takes one name in each.
+    others = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": others}]}}
 
 
 def _cpus(cpus: float) -> str:

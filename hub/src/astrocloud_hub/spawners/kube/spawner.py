@@ -16,7 +16,14 @@ from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, person_variables
 from astrocloud_hub.spawners.kube import starts
 from astrocloud_hub.spawners.kube.api import ClusterApi
-from astrocloud_hub.spawners.kube.ends import container_status, end_of_pod, has_ended, node_of, terminated
+from astrocloud_hub.spawners.kube.ends import (
+    container_status,
+    end_of_pod,
+    has_ended,
+    node_of,
+    running_since,
+    terminated,
+)
 from astrocloud_hub.spawners.kube.fleet import Fleet
 from astrocloud_hub.spawners.kube.folders import FolderMaker
 from astrocloud_hub.spawners.kube.models import SERVER_PORT, Json, Placement, ServerPlan, server_label
@@ -130,7 +137,9 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         self.pod_name = f"{server_label(self.name)}-{secrets.token_hex(3)}"
         self._stages.tell("queue", 10)
         self._parts["prepared"] = time.monotonic()
-        pod = await fleet.create_pod(self._plan(options, person))
+        if fleet.storage.nowhere:
+            raise HubError("server-storage", nodes=", ".join(fleet.storage.unwell))
+        pod = await fleet.create_pod(self._plan(options, person, unwell=fleet.storage.unwell))
         self._last_seen, self._uid, self._known = pod, pod["metadata"]["uid"], True
         try:
             address = await _Start(self, fleet, options).until_ready()
@@ -168,7 +177,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         for pod in left:
             await fleet.delete_pod(self.namespace, pod["metadata"]["name"], grace_s=0)
 
-    def _plan(self, options: ServerOptions, person: Person) -> ServerPlan:
+    def _plan(self, options: ServerOptions, person: Person, *, unwell: tuple[str, ...]) -> ServerPlan:
         size = options.resources
         limits = Limits(memory_bytes=int(size.memory), processes=size.processes, cpus=size.cpus)
         if options.next:
@@ -191,7 +200,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             command=(*self.command, *self.get_args()),
             variables=variables,
             limits=limits,
-            placement=Placement(),
+            placement=Placement(avoid=unwell),
         )
 
     # While it runs
@@ -216,6 +225,10 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         if not self._known:
             return self._exit_code
         if pod is not None and not has_ended(pod):
+            if fleet.storage.cut_off(node_of(pod), running_since(pod)):
+                self.ask_to_end("storage")
+                await self._note_end(fleet, pod)
+                return self._exit_code
             address = pod.get("status", {}).get("podIP")
             silent = fleet.nodes.silent(node_of(pod))
             if not silent or (address and await accepts(str(address), SERVER_PORT)):
