@@ -17,7 +17,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := hardlink
 
 .PHONY: help run test test-fast lint format docs bench clean lock install install-dev bubblewrap chromium \
-  cluster cluster-down test-chart test-kube bench-kube images
+  cluster cluster-down test-chart test-kube test-kube-e2e bench-kube images
 
 help: ## Say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ test-chart: install-dev ## Run the tests of the chart that take no cluster
 test-kube: install-dev ## Run the tests on a cluster: that one, or the one that KUBECONFIG names (KUBE_TESTS="(kube or chart) and not slow")
 	@$(BIN)/python -m tests.kube.cluster build
 	$(BIN)/python -m pytest -m "$(KUBE_TESTS)" tests/kube $(PYTEST_ARGS)
+
+test-kube-e2e: install-dev chromium ## Run the end-to-end tests of one machine against a platform on that cluster
+	@$(BIN)/python -m tests.kube.cluster build
+	ASTROCLOUD_E2E=kube $(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
 clean: ## Remove what was built and installed here; people's data stays
 	rm -rf $(VENV) .tools .cache hub/proxy/node_modules docs/_build docs/reference/_generated bench-results test-results \
