@@ -20,7 +20,7 @@ export UV_LINK_MODE := hardlink
   cluster cluster-down test-chart test-kube test-kube-e2e bench-kube images
 
 help: ## Say what each target does
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: install bubblewrap ## Install what is locked and run the platform in the foreground
 	@exec env PATH="$(abspath .tools/bin):$$PATH" $(BIN)/astrocloud up
