@@ -90,6 +90,8 @@ class Portal:
     hub: FakeHub
     menu: FakeMenu
     data: DataFolder
+    tree: dict[str, str]
+    """What VOSpace says of the file tree."""
     sessions: list[aiohttp.ClientSession] = field(default_factory=list)
 
     def browser(self, **headers: str) -> aiohttp.ClientSession:
@@ -130,6 +132,12 @@ async def start_portal(data: DataFolder, config: Config | None = None) -> tuple[
     app = build_app([service], config=config)
     app.router.add_routes(hub.routes())
     app.router.add_get("/services/passport/ready", _ok)
+    tree = {"files": "ok"}
+
+    async def vospace(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "parts": tree})
+
+    app.router.add_get("/services/vospace/ready", vospace)
 
     async def _dispose(_app: web.Application) -> None:
         engine.dispose()
@@ -138,7 +146,7 @@ async def start_portal(data: DataFolder, config: Config | None = None) -> tuple[
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", runtime.port).start()
-    return Portal(runtime.public_url, hub, menu, data), runner
+    return Portal(runtime.public_url, hub, menu, data, tree), runner
 
 
 async def _ok(_request: web.Request) -> web.Response:

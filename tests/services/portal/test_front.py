@@ -119,6 +119,17 @@ async def test_front_page_says_when_the_hub_is_away(portal: Portal) -> None:
         assert answer.status == 503
 
 
+@pytest.mark.parametrize(("said", "told"), [("full", "full"), ("unreachable", "away")])
+async def test_front_page_says_when_files_cannot_be_saved(portal: Portal, said: str, told: str) -> None:
+    portal.tree["files"] = said
+    async with portal.browser().get("/services/portal/api/health") as answer:
+        document = await answer.json()
+    assert document["parts"]["files"] == told
+    assert document["status"] == "degraded"
+    async with portal.browser().get("/") as answer:
+        assert "Not everything works." in await answer.text()
+
+
 async def test_browser_known_at_the_hub_is_told_how_to_sign_in_without_a_click(portal: Portal) -> None:
     headers = {"X-Fragment": "1"}
     browser = portal.browser()

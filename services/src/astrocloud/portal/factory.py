@@ -15,7 +15,7 @@ from astrocloud.operations.canary import SECRET, Plan, try_out
 from astrocloud.portal.admin import AdminPages
 from astrocloud.portal.api import Api
 from astrocloud.portal.desk import Desk
-from astrocloud.portal.health import Health, answers, isolation
+from astrocloud.portal.health import Health, answers, files, isolation
 from astrocloud.portal.hub import Hub
 from astrocloud.portal.models import Menu
 from astrocloud.portal.pages import Pages
@@ -74,6 +74,7 @@ def build_portal(
             "passport": answers(f"{runtime.service_url('passport')}/services/passport/ready"),
             "hub": hub_state,
             "database": database_state,
+            "files": files(f"{runtime.service_url('vospace')}/services/vospace/ready"),
             f"environment:{menu.environments()[0].id}": environment_state,
             "isolation": isolation,
             **({"canary": trials.state} if trials else {}),

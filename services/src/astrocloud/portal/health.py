@@ -60,6 +60,17 @@ def answers(url: str) -> Check:
     return check
 
 
+def files(url: str) -> Check:
+    """Return a check of the file tree, as VOSpace tells of it at `url`: ``ok``, ``full`` or ``away``."""
+
+    async def check() -> str:
+        async with aiohttp.ClientSession() as session, session.get(url, allow_redirects=False) as answer:
+            state = str((await answer.json())["parts"]["files"])
+        return state if state in {"ok", "full"} else "away"
+
+    return check
+
+
 async def isolation() -> str:
     """Return whether people's servers are kept apart: ``ok`` or ``off``."""
     return "ok" if people_are_kept_apart() else "off"

@@ -13,6 +13,7 @@ HEALTH_BADGES: Final = {
     "ok": "ok",
     "away": "critical",
     "failed": "critical",
+    "full": "critical",
     "making": "busy",
     "waiting": "off",
     "absent": "off",
@@ -20,7 +21,7 @@ HEALTH_BADGES: Final = {
 }
 """How each state of a part is coloured."""
 
-NOT_WELL: Final = frozenset({"away", "failed", "off"})
+NOT_WELL: Final = frozenset({"away", "failed", "full", "off"})
 """States of a part that mean trouble."""
 
 

@@ -42,7 +42,7 @@ class VosiApi:
     async def _availability(self, _request: web.Request) -> web.Response:
         """Say whether the service is up (VOSI)."""
         states = await self._health()
-        return xml(capabilities.availability(up=all(state == "ok" for state in states.values())))
+        return xml(capabilities.availability(up="unreachable" not in states.values()))
 
     async def _protocols(self, _request: web.Request) -> web.Response:
         """Return the protocols it speaks (getProtocols)."""

@@ -21,7 +21,7 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.homes import Homes
 from astrocloud.vospace.identity import can_switch
-from astrocloud.vospace.metrics import watch_tree
+from astrocloud.vospace.metrics import TreeWatch
 from astrocloud.vospace.models import Authority
 from astrocloud.vospace.myfiles.build import TEMPLATES, build_my_files
 from astrocloud.vospace.partial import Partials
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from astrocloud.core.runtime import Runtime
     from astrocloud.core.secrets import SecretFiles
 
+JOB_WORKERS = 24
+"""Threads in which jobs move, copy, remove and set; each holds one until it is done."""
 WORKERS = 16
 """Threads that touch the file system; a person who waits for a slow disk holds one."""
 
@@ -80,6 +82,7 @@ def build_vospace(
         people=people or PassportPeople(url=runtime.service_url("passport"), secret=secrets.get("internal")),
         homes=Homes(data.tree, as_root=switches),
         executor=executor,
+        jobs_executor=ThreadPoolExecutor(JOB_WORKERS, thread_name_prefix="vospace-job"),
         settings=settings,
     )
     signer = Signer(secret=secrets.get("internal"), lifetime_s=settings.preauth_lifetime_s)
@@ -89,12 +92,10 @@ def build_vospace(
         resuming.forget_expired()
         return partials.hidden_names()
 
+    file_system = TreeWatch(data.tree)
+
     async def health() -> Mapping[str, str]:
-        try:
-            await door.run(tree.open)
-        except OSError:
-            return {"files": "unreachable"}
-        return {"files": "ok"}
+        return {"files": await file_system.state()}
 
     files = FilesApi(door=door, nodes=nodes, signer=signer, executor=executor)
     transfers = Transfers(
@@ -102,6 +103,7 @@ def build_vospace(
         signer=signer,
         settings=settings,
         run=door.run,
+        run_job=door.run_job,
         remote=Remote(allowed=networks(settings.allowed_networks)),
         incoming=files.take,
     )
@@ -137,7 +139,7 @@ def build_vospace(
         health=health,
         background=(
             scanner.keep_scanning,
-            watch_tree(data.tree),
+            file_system.watch,
             *(api.jobs.keep for api in jobs),
             *my_files.background,
         ),
