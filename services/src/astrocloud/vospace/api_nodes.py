@@ -1,6 +1,7 @@
 """``/nodes``: get, create, set and delete nodes (VOSpace 2.1, sections 6.1 and 6.2)."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from astrocloud.vospace.children import Children
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import invalid_argument
 from astrocloud.vospace.listing import SORTS
-from astrocloud.vospace.models import CONTAINER, CORE, Node, NodePath, NodeRequest
+from astrocloud.vospace.models import CONTAINER, CORE, Child, Node, NodePath, NodeRequest
 from astrocloud.vospace.reading import DETAILS
 
 _NODES = f"{PREFIX}/nodes"
@@ -84,19 +85,26 @@ class NodesApi:
     async def _stream(self, request: web.Request, node: Node, children: Children, detail: str) -> web.StreamResponse:
         authority = self._door.settings.authority
         response = web.StreamResponse(headers={"Content-Type": "text/xml; charset=utf-8"})
+
+        def tell(batch: Iterable[Child]) -> bytes:
+            return writing.children(batch, node.path, authority, detail).encode("utf-8", "replace")
+
+        ahead: asyncio.Future[bytes] | None = None
         try:
-            batch = await self._door.run(children.next_batch)
+            told = await self._door.run(children.next_told, tell)
             await response.prepare(request)
-            text = [writing.node_start(node, authority, detail)]
-            while batch:
-                text.extend(writing.child(child, authority, detail) for child in batch)
-                await response.write("".join(text).encode("utf-8", "replace"))
-                text.clear()
-                batch = await self._door.run(children.next_batch)
-            text.append(writing.node_end())
-            await response.write("".join(text).encode())
+            told = writing.node_start(node, authority, detail).encode("utf-8", "replace") + told
+            while told:
+                # The next ones are read while these go to the client.
+                ahead = asyncio.ensure_future(self._door.run(children.next_told, tell))
+                await response.write(told)
+                told = await asyncio.shield(ahead)
+            await response.write(writing.node_end().encode())
             await response.write_eof()
         finally:
+            if ahead is not None:
+                await asyncio.wait([ahead])  # a thread that still reads would read in whatever is opened next
+                ahead.exception()
             await self._door.run(children.close)
         return response
 

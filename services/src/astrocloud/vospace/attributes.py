@@ -29,6 +29,19 @@ class Kept:
     properties: dict[str, str] = field(default_factory=dict)
 
 
+def names(path: str, *, follow: bool) -> list[str] | None:
+    """Return the names of what is kept with the file at `path`; `None` when its file system does not say.
+
+    Asking once for the names costs less than asking in vain for each of them.
+    """
+    try:
+        return os.listxattr(path, follow_symlinks=follow)
+    except OSError as err:
+        if err.errno in {errno.EOPNOTSUPP, errno.E2BIG, errno.ERANGE}:
+            return None
+        raise
+
+
 def read_kept(path: str) -> Kept:
     """Return what is kept with the file at `path`, which may be nothing."""
     try:

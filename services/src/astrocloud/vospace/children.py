@@ -1,11 +1,16 @@
 """A folder's children as one person sees them, taken a batch at a time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
 
 from astrocloud.vospace.identity import acting_as
-from astrocloud.vospace.models import Node, NodePath, Person
+from astrocloud.vospace.listing import Entry
+from astrocloud.vospace.models import Child, Node, NodePath, Person
 from astrocloud.vospace.reading import Reader
+
+_T = TypeVar("_T")
 
 
 class Children:
@@ -19,31 +24,36 @@ class Children:
         self._reader = reader
         self._person = person
         self._detail = detail
-        self._left = limit
+        self._limit = limit
         self._wanted = 16
-        self.names: Iterator[bytes] = iter(())
+        self._open: list[Iterator[object]] = []
+        self._seen: Iterator[Child] = iter(())
+
+    def begin(self, entries: Iterator[Entry]) -> None:
+        """Let `entries` be those to tell of."""
+        seen = self._reader.children(self._folder, self._path, entries, self._detail)
+        self._open = [seen, entries]
+        self._seen = islice(seen, self._limit)
 
     def next_batch(self) -> list[Node]:
         """Return the next children that the person may see; an empty list at the end. Batches grow from 16 to 4096."""
-        found: list[Node] = []
+        path = self._path
+        return self.next_told(
+            lambda batch: [Node(path / name, kind, properties, target) for name, kind, properties, target in batch]
+        )
+
+    def next_told(self, tell: Callable[[Iterable[Child]], _T]) -> _T:
+        """Return what `tell`, which acts as the person, makes of the next batch; that is empty at the end."""
+        wanted, self._wanted = self._wanted, min(4096, self._wanted * 4)
         with acting_as(self._person.identity):
-            while len(found) < self._wanted and self._left != 0:
-                name = next(self.names, None)
-                if name is None:
-                    break
-                node = self._reader.child(self._folder, self._path, name, self._detail)
-                if node is not None:
-                    found.append(node)
-                    if self._left is not None:
-                        self._left -= 1
-        self._wanted = min(4096, self._wanted * 4)
-        return found
+            return tell(islice(self._seen, wanted))
 
     def close(self) -> None:
         """Let go of the folder."""
-        close = getattr(self.names, "close", None)
-        if close is not None:
-            close()
+        for each in self._open:
+            close = getattr(each, "close", None)
+            if close is not None:
+                close()
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1

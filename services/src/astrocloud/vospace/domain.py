@@ -15,7 +15,7 @@ from astrocloud.vospace import acl, archives, attributes, copying, listing, posi
 from astrocloud.vospace.children import Children
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.gate import Gate
-from astrocloud.vospace.identity import acting_as
+from astrocloud.vospace.identity import access_tells, acting_as
 from astrocloud.vospace.models import (
     CONTAINER,
     DATA,
@@ -92,6 +92,7 @@ class Nodes:
         self._quotas = quotas
         self._gate = gate
         self._indexes = listing.NameIndexes()
+        self._kernel_tells = access_tells()
         self.shared: Callable[[NodePath], None] = lambda _path: None
         """Told of a node whose shares changed; called as the platform."""
 
@@ -127,7 +128,12 @@ class Nodes:
             return False
 
     def _reader(self, person: Person) -> Reader:
-        return Reader(who=self._gate.identity(person), names=self._owners.names(person), authority=self.authority)
+        return Reader(
+            who=self._gate.identity(person),
+            names=self._owners.names(person),
+            authority=self.authority,
+            kernel_tells=self._kernel_tells,
+        )
 
     # Reading
 
@@ -195,7 +201,7 @@ class Nodes:
         )
         try:
             with acting_as(person.identity):
-                children.names = listing.names_in_order(
+                entries = listing.names_in_order(
                     kept,
                     indexes=self._indexes,
                     start=start,
@@ -203,6 +209,7 @@ class Nodes:
                     sort=sort,
                     descending=descending,
                 )
+                children.begin(entries)
         except ValueError as err:
             children.close()
             raise invalid_argument(str(err)) from err

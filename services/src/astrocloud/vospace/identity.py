@@ -86,6 +86,34 @@ def current() -> Identity:
     return Identity(_libc().setfsuid(-1), _libc().setfsgid(-1), tuple(os.getgroups()))
 
 
+def is_acting_as(identity: Identity) -> bool:
+    """Whether file operations of this thread are `identity`'s now."""
+    current = _libc().setfsuid(-1), _libc().setfsgid(-1)  # impossible ids change nothing
+    return current == (identity.uid, identity.gid)
+
+
+@cache
+def access_tells() -> bool:
+    """Whether ``faccessat`` with ``AT_EACCESS`` answers for whom a thread acts as; not to be called inside `acting_as`.
+
+    The kernel's does since Linux 5.8, when C libraries began to leave the question to it; until then they compared
+    bits themselves, with the process's user, and root would have seen everything.
+    """
+    if not can_switch():
+        return False
+    probe = os.memfd_create("probe")
+    try:
+        place = f"/proc/self/fd/{probe}"
+        told = []
+        for mode in (0o444, 0):
+            os.fchmod(probe, mode)
+            with acting_as(ANONYMOUS):
+                told.append(os.access(place, os.R_OK, effective_ids=True))
+        return told == [True, False]
+    finally:
+        os.close(probe)
+
+
 def _set(call: str, value: int) -> None:
     function = getattr(_libc(), call)
     function(value)

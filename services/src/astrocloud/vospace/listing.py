@@ -6,12 +6,14 @@ renamed, unless a page is asked for: then its sorted names are made once and kep
 
 import bisect
 import os
+import stat
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Final
 
 from astrocloud.vospace import posix
@@ -24,6 +26,10 @@ SETTLED_S: Final = 2.0
 """A folder that changed so recently may change again within the same tick of the file system's clock, in seconds."""
 
 SORTS: Final = ("name", "date", "length")
+
+
+Entry = tuple[bytes, int]
+"""A name, and the format of what has it (``S_IFREG``…) as far as its folder tells that; else 0."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,23 @@ class NameIndexes:
         self._kept: OrderedDict[tuple[int, int], _Index] = OrderedDict()
         self._lock = threading.Lock()
 
-    def names(self, folder: int) -> list[bytes]:
-        """Return all names in the open folder `folder`, sorted; the list is shared and must not be changed."""
-        status = os.fstat(folder)
-        key, stamp = (status.st_dev, status.st_ino), (status.st_mtime_ns, status.st_ctime_ns, status.st_nlink)
+    def known(self, folder: int) -> list[bytes] | None:
+        """Return what `names` would, if that is at hand."""
+        key, stamp = _identity(os.fstat(folder))
         with self._lock:
             found = self._kept.get(key)
-            if found is not None and found.stamp == stamp:
-                self._kept.move_to_end(key)
-                return found.names
+            if found is None or found.stamp != stamp:
+                return None
+            self._kept.move_to_end(key)
+            return found.names
+
+    def names(self, folder: int) -> list[bytes]:
+        """Return all names in the open folder `folder`, sorted; the list is shared and must not be changed."""
+        found = self.known(folder)
+        if found is not None:
+            return found
+        status = os.fstat(folder)
+        key, stamp = _identity(status)
         names = sorted(name for name in posix.names_in(folder) if not is_hidden(name))
         if time.time() - status.st_mtime > SETTLED_S:
             with self._lock:
@@ -65,6 +79,11 @@ class NameIndexes:
         return names
 
 
+def _identity(status: os.stat_result) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Return which folder `status` is of, and what is another when its names are others."""
+    return (status.st_dev, status.st_ino), (status.st_mtime_ns, status.st_ctime_ns, status.st_nlink)
+
+
 def names_in_order(
     folder: int,
     *,
@@ -73,8 +92,8 @@ def names_in_order(
     paged: bool,
     sort: str,
     descending: bool,
-) -> Iterator[bytes]:
-    """Return the names in the open folder `folder`, in the order in which they are told.
+) -> Iterator[Entry]:
+    """Return the entries of the open folder `folder`, in the order in which they are told.
 
     Parameters
     ----------
@@ -90,24 +109,41 @@ def names_in_order(
     ValueError
         When a folder is too large to be sorted by anything but names.
     """
-    entries = (name for name in _scan(folder) if not is_hidden(name))
+    if sort == "name" and (paged or descending):
+        known = indexes.known(folder)
+        if known is not None:
+            return zip(_sorted_from(known, start, descending=descending), repeat(0))
+    entries = _scan(folder)
     first = list(islice(entries, SMALL + 1))
-    if sort != "name":
-        if len(first) > SMALL:
-            raise ValueError(f"sorting options not supported for more than {SMALL} children")
-        return _from(sorted(first, key=lambda name: (_key(folder, name, sort), name), reverse=descending), start)
     if len(first) <= SMALL:
-        return _sorted_from(sorted(first), start, descending=descending)
+        kinds = dict(first)
+        if sort == "name":
+            order = _sorted_from(sorted(kinds), start, descending=descending)
+        else:
+            by = sorted(kinds, key=lambda name: (_key(folder, name, sort), name), reverse=descending)
+            order = _from(by, start)
+        return ((name, kinds[name]) for name in order)
+    if sort != "name":
+        raise ValueError(f"sorting options not supported for more than {SMALL} children")
     if paged or descending:
-        return _sorted_from(indexes.names(folder), start, descending=descending)
+        return zip(_sorted_from(indexes.names(folder), start, descending=descending), repeat(0))
     every = chain(first, entries)
     return every if start is None else _after(every, start)
 
 
-def _scan(folder: int) -> Iterator[bytes]:
+def _scan(folder: int) -> Iterator[Entry]:
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     with os.scandir(folder) as entries:
         for entry in entries:
-            yield os.fsencode(entry.name)
+            name = entry.name.encode(encoding, errors)
+            if not is_hidden(name):
+                yield name, stat.S_IFREG if entry.is_file(follow_symlinks=False) else _kind(entry)
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    return stat.S_IFLNK if entry.is_symlink() else 0
 
 
 def _key(folder: int, name: bytes, sort: str) -> int:
@@ -119,10 +155,12 @@ def _key(folder: int, name: bytes, sort: str) -> int:
 
 
 def _sorted_from(names: list[bytes], start: bytes | None, *, descending: bool) -> Iterator[bytes]:
+    # By position: to skip half a million names takes longer than to tell the thousand after them.
     if not descending:
-        return islice(names, bisect.bisect_left(names, start) if start is not None else 0, None)
+        first = bisect.bisect_left(names, start) if start is not None else 0
+        return map(names.__getitem__, range(first, len(names)))
     end = bisect.bisect_right(names, start) if start is not None else len(names)
-    return (names[position] for position in range(end - 1, -1, -1))
+    return map(names.__getitem__, range(end - 1, -1, -1))
 
 
 def _from(names: list[bytes], start: bytes | None) -> Iterator[bytes]:
@@ -132,8 +170,8 @@ def _from(names: list[bytes], start: bytes | None) -> Iterator[bytes]:
         return iter(())
 
 
-def _after(names: Iterator[bytes], start: bytes) -> Iterator[bytes]:
-    for name in names:
-        if name == start:
-            yield name
-            yield from names
+def _after(entries: Iterator[Entry], start: bytes) -> Iterator[Entry]:
+    for entry in entries:
+        if entry[0] == start:
+            yield entry
+            yield from entries

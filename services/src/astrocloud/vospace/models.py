@@ -79,7 +79,7 @@ _HIDDEN: Final = re.compile(rb"\A\..*\.astrocloud-[0-9a-f]{16}\Z", re.DOTALL)
 
 def is_hidden(name: bytes) -> bool:
     """Whether `name` is of a file of the service's own making that nobody is to see: an upload under way."""
-    return _HIDDEN.match(name) is not None
+    return name.startswith(b".") and _HIDDEN.match(name) is not None
 
 
 @dataclass(frozen=True, order=True)
@@ -269,6 +269,11 @@ class Node:
     target: str | None = None
     """Where a link leads."""
     busy: bool = False
+
+
+Child = tuple[bytes, str, Mapping[str, str], str | None]
+"""A child of a folder, of which there may be a million: its name, and kind, properties and target as a `Node` has them.
+"""
 
 
 @dataclass(frozen=True)

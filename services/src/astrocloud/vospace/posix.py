@@ -11,6 +11,9 @@ _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
 _RENAME_NOREPLACE: Final = 1
 _DESCRIPTOR_SLASHES: Final = 4  # "/proc/self/fd/7"
 
+_LISTING_ACLS: Final = frozenset({0xEF53, 0x58465342, 0x9123683E, 0x01021994})
+"""The file systems ext2 to ext4, XFS, Btrfs and tmpfs, as ``statfs`` numbers them."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -148,3 +151,12 @@ def is_descriptor(path: str) -> bool:
     a folder a final link must not be passed.
     """
     return path.count("/") == _DESCRIPTOR_SLASHES
+
+
+def lists_acls(descriptor: int) -> bool:
+    """Whether a file's access control list is surely among the names of its extended attributes, if it has one.
+
+    Where it is not, as on some network file systems, it must be asked for.
+    """
+    told = (ctypes.c_long * 64)()  # struct statfs, which is smaller everywhere; its first field is the type
+    return _libc.fstatfs(descriptor, told) == 0 and told[0] in _LISTING_ACLS

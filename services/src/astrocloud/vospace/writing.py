@@ -6,6 +6,7 @@ Element names, order and attributes are the standard's (VOSpace 2.1, appendix A)
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from astrocloud.vospace.models import (
@@ -18,13 +19,17 @@ from astrocloud.vospace.models import (
     HTTPS_GET,
     HTTPS_PUT,
     LINK,
+    NODE_TYPES,
     PROPERTIES,
     READ_ONLY,
     TAR_VIEW,
     ZIP_VIEW,
     Authority,
+    Child,
     Node,
+    NodePath,
     Transfer,
+    encode_name,
 )
 
 NAMESPACE: Final = "http://www.ivoa.net/xml/VOSpace/v2.0"
@@ -32,21 +37,24 @@ XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 VERSION: Final = "2.1"
 
+_NO_CHILDREN: Final = {CONTAINER: "<vos:nodes/>"}
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _SPECIAL: Final = re.compile('[&<>"\r\n\t]')
+_UNUSUAL: Final = re.compile(f"{_FORBIDDEN.pattern}|{_SPECIAL.pattern}")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#13;", "\n": "&#10;", "\t": "&#9;"}
 
 
 def escape(text: str) -> str:
     """Return `text` as XML content or a quoted attribute; what XML 1.0 forbids becomes a replacement character."""
-    if _FORBIDDEN.search(text):
-        text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
-    return _SPECIAL.sub(lambda match: _ENTITIES[match[0]], text) if _SPECIAL.search(text) else text
+    if not _UNUSUAL.search(text):  # as nearly always
+        return text
+    text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _SPECIAL.sub(lambda match: _ENTITIES[match[0]], text)
 
 
 def node_start(node: Node, authority: Authority, detail: str) -> str:
     """Return the document of a folder up to where its children stand."""
-    return DECLARATION + _opening(node, authority, root=True) + _inside(node, detail) + "<vos:nodes>\n"
+    return DECLARATION + _opening(node, authority) + _inside(node, detail) + "<vos:nodes>\n"
 
 
 def node_end() -> str:
@@ -57,38 +65,74 @@ def node_end() -> str:
 def node_document(node: Node, authority: Authority, detail: str) -> str:
     """Return the document of a node without children."""
     nodes = "<vos:nodes/>\n" if node.kind == CONTAINER else ""
-    return DECLARATION + _opening(node, authority, root=True) + _inside(node, detail) + nodes + "</vos:node>\n"
+    return DECLARATION + _opening(node, authority) + _inside(node, detail) + nodes + "</vos:node>\n"
 
 
-def child(node: Node, authority: Authority, detail: str) -> str:
-    """Return one child in its folder's document."""
-    inside = _inside(node, detail)
-    if node.kind == CONTAINER:
-        inside += "<vos:nodes/>"
-    return f"{_opening(node, authority)}{inside}</vos:node>\n"
+def children(batch: Iterable[Child], folder: NodePath, authority: Authority, detail: str) -> str:
+    """Return children of `folder` in its document."""
+    # What all have in common is written once: there may be a million.
+    above = escape(authority.uri(folder))
+    begins = {kind: f'<vos:node xsi:type="vos:{kind}" uri="{above}/' for kind in NODE_TYPES}
+    ends = {kind: f"{_accepts(kind, detail)}{_NO_CHILDREN.get(kind, '')}</vos:node>\n" for kind in NODE_TYPES}
+    if detail == "min":
+        return "".join(
+            [
+                f'{begins[kind]}{_segment(name)}">{"" if target is None else _aim(target)}{ends[kind]}'
+                for name, kind, _, target in batch
+            ]
+        )
+    return "".join(
+        [
+            f'{begins[kind]}{_segment(name)}">{_properties(properties)}'
+            f"{'' if target is None else _aim(target)}{ends[kind]}"
+            for name, kind, properties, target in batch
+        ]
+    )
 
 
-def _opening(node: Node, authority: Authority, *, root: bool = False) -> str:
-    declared = f' xmlns:vos="{NAMESPACE}" xmlns:xsi="{XSI}" version="{VERSION}"' if root else ""
+def _segment(name: bytes) -> str:
+    """Return `name` as the last part of a URI in an attribute."""
+    text = encode_name(name)
+    # Of what may stand in a URI, only this means something in XML.
+    return text if text.isascii() and "&" not in text else escape(text)
+
+
+def _opening(node: Node, authority: Authority) -> str:
+    declared = f' xmlns:vos="{NAMESPACE}" xmlns:xsi="{XSI}" version="{VERSION}"'
     busy = ' busy="true"' if node.busy else ""
     return f'<vos:node{declared} xsi:type="vos:{node.kind}" uri="{escape(authority.uri(node.path))}"{busy}>'
 
 
 def _inside(node: Node, detail: str) -> str:
-    parts = []
-    if detail != "min":
-        parts.append("<vos:properties>")
-        for uri, text in node.properties.items():
-            fixed = "true" if uri in READ_ONLY else "false"
-            parts.append(f'<vos:property uri="{escape(uri)}" readOnly="{fixed}">{escape(text)}</vos:property>')
-        parts.append("</vos:properties>")
-    if node.kind == LINK:
-        parts.append(f"<vos:target>{escape(node.target or '')}</vos:target>")
-    elif detail == "max":
-        accepts = () if node.kind == CONTAINER else (DEFAULT_VIEW, ANY_VIEW)
-        provides = (ZIP_VIEW, TAR_VIEW) if node.kind == CONTAINER else (DEFAULT_VIEW, BINARY_VIEW)
-        parts.append(_views("accepts", accepts) + _views("provides", provides))
-    return "".join(parts)
+    properties = "" if detail == "min" else _properties(node.properties)
+    return properties + ("" if node.target is None else _aim(node.target)) + _accepts(node.kind, detail)
+
+
+def _properties(properties: Mapping[str, str]) -> str:
+    texts: Iterable[tuple[str, str]] = properties.items()
+    if _UNUSUAL.search("".join(properties.values())):
+        texts = [(uri, escape(text)) for uri, text in texts]
+    inside = "".join([f"{_property(uri)}{text}</vos:property>" for uri, text in texts])
+    return f"<vos:properties>{inside}</vos:properties>"
+
+
+@lru_cache(maxsize=1024)
+def _property(uri: str) -> str:
+    fixed = "true" if uri in READ_ONLY else "false"
+    return f'<vos:property uri="{escape(uri)}" readOnly="{fixed}">'
+
+
+def _aim(target: str) -> str:
+    return f"<vos:target>{escape(target)}</vos:target>"
+
+
+def _accepts(kind: str, detail: str) -> str:
+    """Return in which views a node takes bytes and gives them."""
+    if detail != "max" or kind == LINK:
+        return ""
+    accepts = () if kind == CONTAINER else (DEFAULT_VIEW, ANY_VIEW)
+    provides = (ZIP_VIEW, TAR_VIEW) if kind == CONTAINER else (DEFAULT_VIEW, BINARY_VIEW)
+    return _views("accepts", accepts) + _views("provides", provides)
 
 
 def _views(element: str, uris: Iterable[str]) -> str:
