@@ -29,7 +29,8 @@ class FoldersHere:
     """The bytes of the cluster's claims are folders of this machine."""
 
     async def ensure(self, person):
-        homes.make_folders(Path(told["tree"]), person, as_root=True)
+        if not (Path(told["tree"]) / "leave-folders").exists():
+            homes.make_folders(Path(told["tree"]), person, as_root=True)
 
     def forget(self, username):
         pass
