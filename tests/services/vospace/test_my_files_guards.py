@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from astrocloud.vospace import acl
+from astrocloud.vospace import acl, births
+from astrocloud.vospace.identity import acting_as
 from astrocloud.vospace.models import NodePath
 from astrocloud.vospace.myfiles import trash
 from astrocloud.vospace.storage import Tree
@@ -168,11 +169,13 @@ async def test_project_trash_that_the_platform_did_not_make_is_not_used(space: S
     elif what == "list":
         planted.mkdir()
         os.chown(planted, 0, TEAM)
-        planted.chmod(0o3770)
+        planted.chmod(0o2750)
         os.setxattr(planted, acl.ACCESS, acl.Acl(7, 7, 0, {20002: 7}).encode())
     else:
         space.write("/project/team/y", who="bob", mode=0o660)
+        # As it was made at first, when members could make things in it.
         await work(space.as_("bob"), "trash", paths=["/project/team/y"])
+        planted.chmod(0o3770)
         space.make("/project/team/.trash/ada", who="bob", mode=0o777)
         planted = planted / "ada"
     before = planted.lstat()
@@ -191,11 +194,20 @@ async def test_project_trash_is_made_with_its_owners(space: Space) -> None:
             space.write(f"/project/team/{name}", who=who, mode=0o660)
             assert (await work(space.as_(who), "trash", paths=[f"/project/team/{name}"]))["done"] == 1
     shared = space.posix("/project/team/.trash")
-    assert (shared.stat().st_uid, shared.stat().st_gid, shared.stat().st_mode & 0o7777) == (0, TEAM, 0o3770)
+    assert (shared.stat().st_uid, shared.stat().st_gid, shared.stat().st_mode & 0o7777) == (0, TEAM, 0o2750)
     for who in ("ada", "bob"):
         own = (shared / who).stat()
         assert (own.st_uid, own.st_mode & 0o7777) == (PEOPLE[who].identity.uid, 0o700)
     assert sorted(os.listdir(shared)) == ["ada", "bob"]
+    # One that was made when members could make things in it is closed, and goes on.
+    shared.chmod(0o3770)
+    space.write("/project/team/z", mode=0o660)
+    assert (await work(space, "trash", paths=["/project/team/z"]))["done"] == 1
+    assert shared.stat().st_mode & 0o7777 == 0o2750
+    folder = os.open(shared, os.O_PATH)
+    with pytest.raises(PermissionError), acting_as(PEOPLE["bob"].identity):
+        os.mkdir("eve", dir_fd=folder)
+    os.close(folder)
 
 
 async def test_sweep_removes_only_what_was_put_there_by_the_platform(space: Space) -> None:
@@ -288,3 +300,29 @@ async def test_replaced_thing_stays_when_the_new_one_cannot_be_brought(tmp_path:
             assert (told["done"], told["results"]) == (1, ["/home/ada/to/d"])
             assert ([p.name for p in to.iterdir()], (to / "d/a.txt").read_bytes()) == (["d"], b"from")
         assert len((await ask(space, "/trash"))["entries"]) == (2 if days else 0)
+
+
+async def test_a_new_thing_with_the_old_ones_number_is_not_taken_for_it(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home_and_project(space)
+    space.make("/project/team/out", mode=0o700)
+    space.write("/project/team/out/a.txt", b"for all", mode=0o600)
+    link = await link_to(space, "/project/team/out")
+    space.write("/home/ada/b.txt")
+    await work(space, "trash", paths=["/home/ada/b.txt"])
+    was = births.born
+
+    def born(descriptor: int, name: bytes = b"") -> str:
+        moment = was(descriptor, name)
+        assert moment, "this file system does not tell when a file was made"
+        return f"1{moment}"
+
+    assert (await space.as_(None).get(f"{link}/a.txt?get")).status == 200
+    monkeypatch.setattr(births, "born", born)
+    assert (await space.as_(None).get(f"{link}/a.txt?get")).status == 404
+    assert await sweep(space) == 0
+    assert [each["origin"] for each in (await ask(space, "/trash"))["entries"]] == ["/home/ada/b.txt"]
+    assert space.posix("/home/ada/.trash/b.txt").exists()
+    monkeypatch.setattr(births, "born", was)
+    assert await sweep(space) == 1

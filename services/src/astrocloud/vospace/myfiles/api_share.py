@@ -9,6 +9,7 @@ from aiohttp import web
 
 from astrocloud.vospace import acl
 from astrocloud.vospace.api import Door, answering
+from astrocloud.vospace.births import mark_of
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.identity import can_switch
@@ -181,11 +182,11 @@ class ShareApi:
         def work() -> Link:
             node = self._nodes.get(person, path, "properties")
             with self._nodes.acting(person, path, acl.READ), self._nodes.tree.node(path) as descriptor:
-                status = os.fstat(descriptor)
+                status, mark = os.fstat(descriptor), mark_of(descriptor)
             if node.properties.get(CREATOR) != person.name or (can_switch() and status.st_uid != person.identity.uid):
                 # Who was given a share is not to give it on to everybody.
                 raise Fault("vospace-permission-denied", uri=f"{path} (only its owner makes public links)")
-            return self._links.make(str(person.name), path, lifetime_s=hours * 3600, status=status)
+            return self._links.make(str(person.name), path, lifetime_s=hours * 3600, mark=mark)
 
         return answer(self._link(await self._door.run(work)), status=201)
 

@@ -17,6 +17,7 @@ from sqlalchemy import Column, Engine, Float, LargeBinary, Row, String, Table, d
 
 from astrocloud.core.database import metadata
 from astrocloud.vospace import acl, posix
+from astrocloud.vospace.births import is_marked
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.identity import can_switch
@@ -32,7 +33,7 @@ _table: Final = Table(
     Column("path", LargeBinary(8192), nullable=False),
     Column("created_at", Float(53), nullable=False),
     Column("expires_at", Float(53), nullable=False),
-    # Without the device: its number is another after a reboot, and nothing is renamed from one into another.
+    # The mark of the thing. Without the device: its number is another after a reboot, and nothing is renamed across.
     Column("inode", String(20), nullable=True),
 )
 
@@ -71,8 +72,8 @@ class Links:
         self._key = hashlib.sha256(b"vospace-links:" + secret.get_secret_value().encode()).digest()
         self.longest_s = longest_s
 
-    def make(self, owner: str, path: NodePath, *, lifetime_s: float, status: os.stat_result) -> Link:
-        """Return a new link to `path`, where now is what has `status`.
+    def make(self, owner: str, path: NodePath, *, lifetime_s: float, mark: str) -> Link:
+        """Return a new link to `path`, where now is what has `mark`.
 
         Raises
         ------
@@ -85,7 +86,7 @@ class Links:
         if len(self.of_owner(owner)) >= EACH_LIMIT:
             raise invalid_argument(f"there are {EACH_LIMIT} links of {owner} already; revoke some")
         now = time.time()
-        link = Link(secrets.token_hex(16), owner, path, now, now + lifetime_s, str(status.st_ino))
+        link = Link(secrets.token_hex(16), owner, path, now, now + lifetime_s, mark)
         with self._engine.begin() as connection:
             connection.execute(delete(_table).where(_table.c.expires_at <= now))
             connection.execute(insert(_table).values(**{**vars(link), "path": b"/".join(path.parts)}))
@@ -139,7 +140,7 @@ def opened(nodes: Nodes, person: Person, link: Link, path: NodePath) -> Iterator
     """
     below = path.parts[len(link.path.parts) :]
     with nodes.acting(person, path, acl.READ), nodes.tree.node(link.path) as top:
-        _check(nodes, person, link, os.fstat(top))
+        _check(nodes, person, link, top)
         if not below:
             yield top
             return
@@ -155,20 +156,20 @@ def opened(nodes: Nodes, person: Person, link: Link, path: NodePath) -> Iterator
             os.close(descriptor)
 
 
-def _check(nodes: Nodes, person: Person, link: Link, status: os.stat_result) -> None:
-    """Refuse the thing that has `status` and the place of `link`, if it is not what its owner made the link for.
+def _check(nodes: Nodes, person: Person, link: Link, top: int) -> None:
+    """Refuse the open thing `top` in the place of `link`, if it is not what its owner made the link for.
 
     Another thing is only taken for the same, written anew, when the owner alone can have put it there, or when it is a
     file that those who could may read anyway.
     """
+    status = os.fstat(top)
     is_file = stat.S_ISREG(status.st_mode)
     if can_switch() and status.st_uid != person.identity.uid:
         raise Fault("files-link-gone")
     if not is_file and not stat.S_ISDIR(status.st_mode):
         raise Fault("files-link-gone")
-    same = link.inode is not None and link.inode == str(status.st_ino)
     group_reads = is_file and bool(status.st_mode & stat.S_IRGRP)
-    if not same and not group_reads and not _only_owner_renames(nodes, person, link.path):
+    if not is_marked(link.inode, top) and not group_reads and not _only_owner_renames(nodes, person, link.path):
         raise Fault("files-link-gone")
 
 

@@ -21,11 +21,13 @@ from sqlalchemy import Column, Engine, Float, LargeBinary, String, Table, delete
 
 from astrocloud.core.database import metadata
 from astrocloud.vospace import acl, posix
+from astrocloud.vospace.births import is_marked, mark_of
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import CONTAINER, NodePath, NodeRequest, Person, is_hidden
 from astrocloud.vospace.myfiles.entries import free_name, kind_of
-from astrocloud.vospace.storage import empty_and_remove, hidden_name, refusal, sync_folder
+from astrocloud.vospace.removing import empty_and_remove
+from astrocloud.vospace.storage import hidden_name, refusal, sync_folder
 
 NAME: Final = b".trash"
 SWEEP_S: Final = 3600.0
@@ -38,11 +40,12 @@ _table: Final = Table(
     Column("place", LargeBinary(8192), primary_key=True),
     Column("origin", LargeBinary(8192), nullable=False),
     Column("deleted_at", Float(53), nullable=False),
-    # Without the device: its number is another after a reboot, and a trash is on one file system.
+    # The mark of the thing. Without the device, whose number changes with a reboot: a trash is on one file system.
     Column("inode", String(20), nullable=True),
 )
-_PROJECT_MODE: Final = 0o3770
-"""Sticky: members cannot put anything in the place of each other's."""
+_PROJECT_MODE: Final = 0o2750
+"""Members cannot make anything in it: what has another's name would keep that one from having a trash."""
+_OLD_PROJECT_MODE: Final = 0o3770
 _UNUSABLE: Final = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM})
 _log = structlog.get_logger()
 
@@ -67,9 +70,9 @@ class _Row:
     deleted_at: float
     inode: str | None
 
-    def is_of(self, status: os.stat_result) -> bool:
-        """Whether it is about the thing with `status`, not about another that has its name by now."""
-        return self.inode == str(status.st_ino)
+    def is_of(self, folder: int, name: bytes) -> bool:
+        """Whether it is about what has `name` in the open `folder`, not about another that had it before."""
+        return is_marked(self.inode, folder, name)
 
 
 class Trash:
@@ -112,7 +115,7 @@ class Trash:
         folder = self._folder_for(person, path)
         place = self._nodes.move(person, path, free_name(self._nodes, person, folder / path.name))
         with self._nodes.acting(person, place, acl.READ), self._nodes.tree.node(place) as descriptor:
-            inode = str(os.fstat(descriptor).st_ino)
+            inode = mark_of(descriptor)
         with self._engine.begin() as connection:
             key = _key(place)
             connection.execute(delete(_table).where(_table.c.place == key))
@@ -160,17 +163,17 @@ class Trash:
                 if self._as_root and os.fstat(open_folder).st_uid != person.identity.uid:
                     return
                 names = [name for name in map(os.fsencode, os.listdir(open_folder)) if not is_hidden(name)]
-                there = {}
+                there, known = {}, self._rows(folder)
                 for name in names:
                     with suppress(FileNotFoundError):
-                        there[name] = os.stat(name, dir_fd=open_folder, follow_symlinks=False)
+                        status = os.stat(name, dir_fd=open_folder, follow_symlinks=False)
+                        row = known.get(_key(folder / name))
+                        there[name] = status, row if row is not None and row.is_of(open_folder, name) else None
         except Fault:
             return
-        known = self._rows(folder)
-        for name, status in there.items():
+        for name, (status, row) in there.items():
             place = folder / name
-            row = known.get(_key(place))
-            if row is not None and row.is_of(status):
+            if row is not None:
                 yield Thrown(place, row.origin, row.deleted_at, status)
             else:
                 yield Thrown(place, _without_trash(place), status.st_ctime, status)
@@ -182,10 +185,10 @@ class Trash:
             return {row.place: _Row(_path(row.origin), row.deleted_at, row.inode) for row in connection.execute(query)}
 
     def _origin(self, person: Person, place: NodePath) -> NodePath:
-        with self._nodes.acting(person, place, acl.READ), self._nodes.tree.node(place) as descriptor:
-            status = os.fstat(descriptor)
         row = self._rows(place.parent).get(_key(place))
-        return row.origin if row is not None and row.is_of(status) else _without_trash(place)
+        with self._nodes.acting(person, place, acl.READ), self._nodes.tree.node(place) as descriptor:
+            known = row is not None and is_marked(row.inode, descriptor)
+        return row.origin if row is not None and known else _without_trash(place)
 
     def _forget(self, place: NodePath) -> None:
         with self._engine.begin() as connection:
@@ -239,6 +242,8 @@ class Trash:
         except OSError as err:
             raise _refusal(err, path) from err
         try:
+            if self._as_root and mode == _PROJECT_MODE and is_private(inner, owner[0], _OLD_PROJECT_MODE):
+                os.fchmod(inner, mode)  # as it was made at first
             if self._as_root and not is_private(inner, owner[0], mode):
                 raise Fault("files-trash-unusable", path=str(path))
         except BaseException:
@@ -308,8 +313,7 @@ class Trash:
             for key, row in rows.items():
                 place = _path(key)
                 try:
-                    status = os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)
-                    if row.is_of(status) and row.deleted_at < before:
+                    if row.is_of(descriptor, place.name) and row.deleted_at < before:
                         self._purge(descriptor, place, row)
                         count += 1
                         self._forget(place)
@@ -325,7 +329,7 @@ class Trash:
             with self._nodes.tree.node(folder.parent) as home:
                 return is_private(descriptor, os.fstat(home).st_uid, 0o700)
         with self._nodes.tree.folder(folder.parent) as shared:
-            around = is_private(shared, 0, _PROJECT_MODE)
+            around = is_private(shared, 0, _PROJECT_MODE) or is_private(shared, 0, _OLD_PROJECT_MODE)
         return around and is_private(descriptor, os.fstat(descriptor).st_uid, 0o700)
 
     def _purge(self, folder: int, place: NodePath, row: _Row) -> None:
@@ -338,7 +342,7 @@ class Trash:
             os.rename(place.name, hidden, src_dir_fd=folder, dst_dir_fd=folder)
             try:
                 status = os.stat(hidden, dir_fd=folder, follow_symlinks=False)
-                if not row.is_of(status):
+                if not row.is_of(folder, hidden):
                     raise FileExistsError(errno.EEXIST, "another thing has the name")
                 if stat.S_ISDIR(status.st_mode):
                     size, files = empty_and_remove(folder, hidden)
@@ -350,7 +354,7 @@ class Trash:
                     posix.rename_new(hidden, folder, place.name, folder)
                 raise
             sync_folder(folder)  # before it is forgotten: nothing would purge it a second time
-            self._nodes.charge(place, size=-size, files=-files)
+            self._nodes.refund(place, size=size, files=files)
 
     def _tops(self) -> list[NodePath]:
         return [NodePath((outer, name)) for outer in (b"home", b"project") for name in self._names(NodePath((outer,)))]
