@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Final
 
-from astrocloud.vospace import attributes, posix
+from astrocloud.vospace import acl, attributes, marks, posix
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.marks import Marks
 from astrocloud.vospace.models import NodePath, is_hidden
+from astrocloud.vospace.removing import empty_and_remove
 from astrocloud.vospace.storage import (
     Tree,
-    empty_and_remove,
     hidden_name,
     lock,
     new_mode,
@@ -42,6 +42,21 @@ def note_nothing(_path: NodePath, _inode: int) -> None:
     """Note nothing."""
 
 
+class Taken:
+    """What has been copied to be moved: nothing else of it may be removed afterwards."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, int]] = {}
+
+    def note(self, status: os.stat_result) -> None:
+        """Remember the file or link with `status`."""
+        self._seen[status.st_ino] = status.st_size, status.st_mtime_ns
+
+    def __call__(self, status: os.stat_result) -> bool:
+        """Whether the file or link with `status` is there as it was copied."""
+        return self._seen.get(status.st_ino) == (status.st_size, status.st_mtime_ns)
+
+
 def copy(
     tree: Tree,
     source: NodePath,
@@ -50,15 +65,23 @@ def copy(
     identity: Identity,
     tell: Tell = say_nothing,
     appear: Appear = note_nothing,
+    taken: Taken | None = None,
 ) -> None:
     """Make `target` a copy of `source`; called inside `identity.acting_as`.
 
     Nobody sees the copy before all of it is there. Links are copied as links; devices and pipes are left out.
 
+    Parameters
+    ----------
+    taken
+        Given when the source is to go afterwards: the copy has its permissions and attributes, all that was copied is
+        noted, and what only a rename could move is refused.
+
     Raises
     ------
     Fault
-        ``DuplicateNode``, ``PermissionDenied``, ``NodeNotFound``, ``ContainerNotFound``.
+        ``DuplicateNode``, ``PermissionDenied``, ``NodeNotFound``, ``ContainerNotFound``; for what is `taken`,
+        ``PermissionDenied`` also for others' nodes, and ``TypeNotSupported`` for devices and pipes.
     """
     with tree.place(source) as old, tree.place(target) as new:
         try:
@@ -75,7 +98,7 @@ def copy(
                 if stat.S_ISDIR(os.stat(old.name, dir_fd=old.folder, follow_symlinks=False).st_mode):
                     work.enter_context(working_on(new.folder, hidden))
                 work.callback(_discard, new.folder, hidden)
-                _copy(old.folder, old.name, new.folder, hidden, tell, marks=tree.marks)
+                _copy(old.folder, old.name, new.folder, hidden, tell, taken=taken, marks=tree.marks)
             except PermissionError as err:
                 raise Fault("vospace-permission-denied", uri=f"{source} -> {target}") from err
             except FileNotFoundError as err:
@@ -106,6 +129,7 @@ def _copy(
     new_name: bytes,
     tell: Tell,
     *,
+    taken: Taken | None,
     marks: Marks | None = None,
     depth: int = 0,
 ) -> None:
@@ -117,15 +141,33 @@ def _copy(
         if kind == stat.S_IFLNK:
             os.symlink(os.readlink(b"", dir_fd=descriptor), new_name, dir_fd=new_folder)
         elif kind == stat.S_IFREG:
-            _copy_file(descriptor, new_folder, new_name, tell)
+            _copy_file(descriptor, new_folder, new_name, tell, taken)
         elif kind == stat.S_IFDIR:
-            _copy_folder(descriptor, new_folder, new_name, tell, marks=marks, depth=depth)
+            _copy_folder(descriptor, new_folder, new_name, tell, taken=taken, marks=marks, depth=depth)
+        elif taken is not None:
+            what = "a device, pipe or socket, which cannot be moved to another file system"
+            raise Fault("vospace-type-not-supported", uri=NodePath((name,)).shown_name, type=what)
+        if taken is not None:
+            owner = os.stat(new_name, dir_fd=new_folder, follow_symlinks=False).st_uid
+            if owner != status.st_uid:
+                raise Fault("vospace-not-yours-to-move", name=NodePath((name,)).shown_name)
+            if kind == stat.S_IFLNK:
+                taken.note(status)
     finally:
         os.close(descriptor)
     tell(0, 1)
 
 
-def _copy_folder(place: int, new_folder: int, new_name: bytes, tell: Tell, *, marks: Marks | None, depth: int) -> None:
+def _copy_folder(
+    place: int,
+    new_folder: int,
+    new_name: bytes,
+    tell: Tell,
+    *,
+    taken: Taken | None,
+    marks: Marks | None,
+    depth: int,
+) -> None:
     mode = new_mode(new_folder)
     os.mkdir(new_name, 0o700 if mode is not None else 0o777, dir_fd=new_folder)
     inner = os.open(new_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new_folder)
@@ -138,16 +180,19 @@ def _copy_folder(place: int, new_folder: int, new_name: bytes, tell: Tell, *, ma
         try:
             for child in map(os.fsencode, os.listdir(folder)):
                 if not is_hidden(child):
-                    _copy(folder, child, inner, child, tell, depth=depth + 1)
+                    _copy(folder, child, inner, child, tell, taken=taken, depth=depth + 1)
         finally:
             os.close(folder)
-        _copy_kept(place, inner)
+        if taken is None:
+            _copy_kept(place, inner)
+        else:
+            _keep_all(place, inner)
         os.fsync(inner)
     finally:
         os.close(inner)
 
 
-def _copy_file(place: int, new_folder: int, new_name: bytes, tell: Tell) -> None:
+def _copy_file(place: int, new_folder: int, new_name: bytes, tell: Tell, taken: Taken | None) -> None:
     old = os.open(posix.proc_path(place), os.O_RDONLY | os.O_CLOEXEC)
     try:
         mode = new_mode(new_folder)
@@ -166,6 +211,9 @@ def _copy_file(place: int, new_folder: int, new_name: bytes, tell: Tell) -> None
             md5 = attributes.read_md5(posix.proc_path(place), before)
             if md5 and (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size):
                 attributes.write_md5(posix.proc_path(new), os.fstat(new), md5)
+            if taken is not None:
+                _keep_all(place, new)
+                taken.note(before)
             os.fsync(new)
         finally:
             os.close(new)
@@ -189,3 +237,25 @@ def _copy_kept(place: int, new: int) -> None:
     kept = attributes.read_kept(posix.proc_path(place))
     if kept.kind or kept.properties:
         attributes.write_kept(posix.proc_path(new), kept)
+
+
+def _keep_all(place: int, new: int) -> None:
+    """Give what `new` is open on the group, the permissions, the lists and the attributes of what `place` names."""
+    old_place, new_place = posix.proc_path(place), posix.proc_path(new)
+    status = os.fstat(place)
+    for name in os.listxattr(old_place):
+        if name.startswith("user.") and name not in {attributes.MD5, marks.NAME}:
+            os.setxattr(new, name, os.getxattr(old_place, name))
+    with suppress(PermissionError):
+        os.fchown(new, -1, status.st_gid)
+    folder = stat.S_ISDIR(status.st_mode)
+    for kind in (acl.ACCESS, acl.DEFAULT) if folder else (acl.ACCESS,):
+        value = acl.read(old_place, default=kind == acl.DEFAULT)
+        if value is not None:
+            os.setxattr(new, kind, value)
+        elif acl.read(new_place, default=kind == acl.DEFAULT) is not None:
+            os.removexattr(new, kind)
+    setgid = os.fstat(new).st_mode & stat.S_ISGID if folder else 0
+    os.fchmod(new, stat.S_IMODE(status.st_mode) & 0o1777 | setgid)
+    if folder:
+        os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))

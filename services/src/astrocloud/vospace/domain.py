@@ -4,6 +4,7 @@ Everything is synchronous and for worker threads; nothing here knows HTTP. The k
 what is decided here besides is what the kernel does not know: the standard's faults, locks, quotas.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,7 @@ from astrocloud.vospace.models import (
 from astrocloud.vospace.opening import OpenFile, open_file, sum_if_settled
 from astrocloud.vospace.people import Owners
 from astrocloud.vospace.reading import Reader, Usage, readable
+from astrocloud.vospace.removing import Removed
 from astrocloud.vospace.storage import Tree, measure, sync_folder
 from astrocloud.vospace.uploads import Upload, begin, reopen
 
@@ -49,8 +51,13 @@ from astrocloud.vospace.uploads import Upload, begin, reopen
 class Quotas(Protocol):
     """Who has used how much, and may use how much."""
 
-    def charge(self, top: NodePath, *, size: int, files: int) -> None:
+    def charge(self, top: NodePath, *, size: int, files: int, done: bool = False) -> None:
         """Count `size` more bytes and `files` more files below `top`; negative ones give back.
+
+        Parameters
+        ----------
+        done
+            Whether it has happened already, so that a first count of what is there sees it.
 
         Raises
         ------
@@ -298,9 +305,10 @@ class Nodes:
             if top is not None:
                 self._quotas.leave(top)
 
-    def _refund(self, path: NodePath, *, size: int, files: int) -> None:
+    def refund(self, path: NodePath, *, size: int, files: int) -> None:
+        """Give back for the quota of `path` what was removed."""
         if path.top is not None:
-            self._quotas.charge(path.top, size=-size, files=-files)
+            self._quotas.charge(path.top, size=-size, files=-files, done=True)
 
     def _link_target(self, request: NodeRequest) -> bytes:
         target = request.target or ""
@@ -424,12 +432,19 @@ class Nodes:
             ``NodeNotFound``, ``ContainerNotFound``, ``PermissionDenied``, ``NodeLocked``, ``LinkFound``.
         """
         self._check_not_a_top(path)
-        with self.busy(path):
-            with self._as(person, path, acl.WRITE):
-                with self.tree.place(path):
-                    self._check_unlocked(path)  # after its folder: that one missing is another fault
-                size, files = self.tree.remove(path)
-            self._refund(path, size=size, files=files)
+        with self.busy(path), self._giving_back(path) as removed, self._as(person, path, acl.WRITE):
+            with self.tree.place(path):
+                self._check_unlocked(path)  # after its folder: that one missing is another fault
+            self.tree.remove(path, removed)
+
+    @contextmanager
+    def _giving_back(self, path: NodePath) -> Iterator[Removed]:
+        """Give back for the quota of `path` what the block removes, though it may fail before all of it went."""
+        removed = Removed()
+        try:
+            yield removed
+        finally:
+            self.refund(path, size=removed.size, files=removed.files)
 
     def delete_one(self, person: Person, path: NodePath, *, lasting: bool = True) -> None:
         """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does.
@@ -443,7 +458,7 @@ class Nodes:
                 size, files = self.tree.remove_one(path)
             if lasting:
                 self.make_lasting(person, path.parent)
-            self._refund(path, size=size, files=files)
+            self.refund(path, size=size, files=files)
 
     def make_lasting(self, person: Person, folder: NodePath) -> None:
         """Let what `delete_one` removed from `folder` stay removed after a power failure."""
@@ -452,12 +467,8 @@ class Nodes:
 
     def purge(self, path: NodePath) -> None:
         """Remove the node at `path` and all below it as the platform, whoever owns it; one that is gone is no error."""
-        with self.busy(path):
-            try:
-                size, files = self.tree.remove(path)
-            except Fault:
-                return
-            self._refund(path, size=size, files=files)
+        with self.busy(path), suppress(Fault), self._giving_back(path) as removed:
+            self.tree.remove(path, removed)
 
     def measured(self, person: Person, path: NodePath) -> tuple[int, int]:
         """Return the bytes and files of `path` and all below it. Raises `Fault`."""
@@ -497,14 +508,27 @@ class Nodes:
                 inode = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False).st_ino
         appear(target, inode)
         with self.busy(source):
+            taken: copying.Taken | None = None
             with self._charged(target, size=size, files=files), acting_as(person.identity):
                 try:
                     self.tree.rename(source, target)
-                except OSError:  # EXDEV: another file system, as a project's own volume
-                    copying.copy(self.tree, source, target, identity=person.identity, tell=tell, appear=appear)
-                    self.tree.remove(source)
-            if source.top != target.top:
-                self._refund(source, size=size, files=files)
+                except OSError as err:
+                    if err.errno != errno.EXDEV:
+                        raise
+                    # Another file system, as a project's own volume is.
+                    taken = copying.Taken()
+                    copying.copy(
+                        self.tree, source, target, identity=person.identity, tell=tell, appear=appear, taken=taken
+                    )
+            # The copy stays whatever becomes of the rest: what it has may have gone from here.
+            with self._giving_back(source) as removed:
+                if taken is not None:
+                    with acting_as(person.identity):
+                        self.tree.remove(source, removed, only=taken)
+                elif source.top != target.top:
+                    removed.size, removed.files = size, files
+                if source.top == target.top:
+                    removed.size = removed.files = 0
         return target
 
     def copy(

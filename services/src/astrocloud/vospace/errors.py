@@ -18,6 +18,7 @@ NAMES: Final = {
     "vospace-type-not-supported": "TypeNotSupported",
     "vospace-link-found": "LinkFound",
     "vospace-permission-denied": "PermissionDenied",
+    "vospace-not-yours-to-move": "PermissionDenied",
     "vospace-node-not-found": "NodeNotFound",
     "vospace-container-not-found": "ContainerNotFound",
     "vospace-duplicate-node": "DuplicateNode",

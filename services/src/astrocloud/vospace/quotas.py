@@ -94,8 +94,13 @@ class SqlQuotas:
         """Return what `top` may hold."""
         return self._homes if top.parts[0] == b"home" else self._projects
 
-    def charge(self, top: NodePath, *, size: int, files: int) -> None:
+    def charge(self, top: NodePath, *, size: int, files: int, done: bool = False) -> None:
         """Count `size` more bytes and `files` more files below `top`; negative ones give back.
+
+        Parameters
+        ----------
+        done
+            Whether it has happened already, so that a first count of what is there sees it.
 
         Raises
         ------
@@ -105,7 +110,8 @@ class SqlQuotas:
         if not size and not files:
             return
         limits, key = self.limits(top), _key(top)
-        self._count_once(top)
+        if self._count_once(top) and done:
+            return
         with self._engine.begin() as connection:
             used, count = _row(connection, key)
             for grows, after, limit, what in (
@@ -150,15 +156,18 @@ class SqlQuotas:
             connection.execute(update(usage_table).where(usage_table.c.top == key).values(**values))
         return True
 
-    def _count_once(self, top: NodePath) -> None:
+    def _count_once(self, top: NodePath) -> bool:
+        """Count what is below `top` if it never was; return whether it was counted now."""
         key = _key(top)
         with self._engine.begin() as connection:
             if connection.execute(select(usage_table.c.top).where(usage_table.c.top == key)).first() is not None:
-                return
+                return False
         size, files = self._measure(top)
         with self._engine.begin() as connection:
-            if connection.execute(select(usage_table.c.top).where(usage_table.c.top == key)).first() is None:
-                self._insert(connection, key, size, files)
+            if connection.execute(select(usage_table.c.top).where(usage_table.c.top == key)).first() is not None:
+                return False
+            self._insert(connection, key, size, files)
+        return True
 
     def _insert(self, connection: Connection, key: bytes, size: int, files: int) -> None:
         values = {"top": key, "size": size, "files": files, "counted_at": time.time(), "changes": 0}

@@ -18,7 +18,8 @@ from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.marks import Marks, acting_again
 from astrocloud.vospace.models import NodePath, is_hidden
 from astrocloud.vospace.posix import DEEPEST, TooDeepError
-from astrocloud.vospace.storage import Tree, empty_and_remove, lock_name, measure
+from astrocloud.vospace.removing import empty_and_remove
+from astrocloud.vospace.storage import Tree, lock_name, measure
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCKABLE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -19,6 +19,7 @@ from astrocloud.vospace import posix
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.marks import Marks
 from astrocloud.vospace.models import NodePath, is_hidden
+from astrocloud.vospace.removing import Only, Removed, check_all_among, check_among, check_removable, empty_and_remove
 
 LINK_HOPS: Final = 20
 """How many links one after the other are followed to a file's bytes."""
@@ -271,23 +272,53 @@ class Tree:
             return Fault("vospace-duplicate-node" if known else "vospace-permission-denied", uri=str(path))
         return self.refusal(err, path, container=True)
 
-    def remove(self, path: NodePath) -> tuple[int, int]:
-        """Remove `path` and all below it, or nothing at all; return the bytes and the files that went.
-
-        A folder is first taken out of sight in one step and then emptied, so that nobody sees half of it.
+    def check_creatable(self, path: NodePath, who: Identity) -> None:
+        """Refuse what making something new at `path` would be refused for; nothing is made.
 
         Raises
         ------
         Fault
-            ``NodeNotFound``, ``PermissionDenied`` (also when something inside may not be removed).
+            ``ContainerNotFound``, ``LinkFound``, ``DuplicateNode``, ``PermissionDenied``.
         """
+        with self.place(path) as place:
+            try:
+                if posix.exists(place.folder, place.name):
+                    raise self.creation_refusal(FileExistsError(errno.EEXIST, ""), path)
+                status, proc = os.fstat(place.folder), posix.proc_path(place.folder)
+                value = acl.read(proc) if status.st_mode & stat.S_IRWXG else None
+            except OSError as err:
+                raise self.refusal(err, path, container=True) from err
+            if not acl.permits(status, value, who, acl.WRITE | acl.PASS):
+                raise Fault("vospace-permission-denied", uri=str(path))
+
+    def remove(self, path: NodePath, removed: Removed | None = None, *, only: Only | None = None) -> tuple[int, int]:
+        """Remove `path` and all below it, or nothing at all; return the bytes and the files that went.
+
+        A folder is first taken out of sight in one step and then emptied, so that nobody sees half of it.
+
+        Parameters
+        ----------
+        removed
+            Counts what went; also when this fails, because somebody changed the folder meanwhile.
+        only
+            Tells of every file and link whether it is to go; one that is not lets it fail, and stays.
+
+        Raises
+        ------
+        Fault
+            ``NodeNotFound``, ``PermissionDenied`` (also when something inside may not be removed), ``NodeBusy`` for
+            what is not among `only`.
+        """
+        removed = removed if removed is not None else Removed()
         with self.place(path) as place:
             try:
                 status = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
                 if not stat.S_ISDIR(status.st_mode):
+                    check_among(only, status)
                     os.unlink(place.name, dir_fd=place.folder)
+                    removed.add(status)
                     sync_folder(place.folder)
-                    return (status.st_size if stat.S_ISREG(status.st_mode) else 0), 1
+                    return removed.size, removed.files
                 check_removable(place.folder, place.name)
                 hidden = hidden_name(place.name)
                 with self.marks.marked(place.folder, place.name, hidden):
@@ -296,7 +327,10 @@ class Tree:
             except OSError as err:
                 raise self.refusal(err, path) from err
             try:
-                return empty_and_remove(place.folder, hidden)
+                if only is not None:
+                    check_all_among(only, place.folder, hidden)
+                empty_and_remove(place.folder, hidden, removed=removed, only=only)
+                return removed.size, removed.files
             except OSError as err:
                 # Somebody put a thing there that may not be removed: what is left comes back.
                 with suppress(OSError):
@@ -456,79 +490,6 @@ def sync_folder(folder: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def check_removable(folder: int, name: bytes, depth: int = 0) -> None:
-    """Raise `PermissionError` unless everything below the folder `name` may be removed by this thread's identity."""
-    posix.check_depth(depth)
-    uid = os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid
-    descriptor = os.open(name, _FOLDER | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        with os.scandir(descriptor) as entries:
-            inner = [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
-            # An empty folder needs no right inside; any other needs one to write.
-        if (inner or _has_entries(descriptor)) and not _may_write(descriptor):
-            raise PermissionError(errno.EACCES, f"owned by {uid}")
-        for child in inner:
-            check_removable(descriptor, child, depth + 1)
-    finally:
-        os.close(descriptor)
-
-
-def _has_entries(descriptor: int) -> bool:
-    with os.scandir(descriptor) as entries:
-        return next(entries, None) is not None
-
-
-def _may_write(descriptor: int) -> bool:
-    """Whether this thread's file system identity may change the folder: asked of the kernel, by opening a file."""
-    # access() asks for the real user; faccessat2 with AT_EACCESS for the effective one; neither is the fsuid.
-    try:
-        probe = os.open(posix.proc_path(descriptor), os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    except PermissionError:
-        return False
-    except OSError as err:
-        if err.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
-            raise
-        return True  # no such files here: removing itself will tell
-    os.close(probe)
-    return True
-
-
-def empty_and_remove(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
-    """Remove the folder `name` with all in it; return the bytes and files that went. Raises `OSError`.
-
-    Two may remove one folder at the same time, on two nodes: what the other one took is no error.
-    """
-    posix.check_depth(depth)
-    size = count = 0
-    try:
-        descriptor = os.open(name, _FOLDER | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return 0, 0
-    try:
-        with os.scandir(descriptor) as entries:
-            batch = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for child, is_folder in batch:
-            if is_folder:
-                inner_size, inner_count = empty_and_remove(descriptor, child, depth + 1)
-                size, count = size + inner_size, count + inner_count
-                continue
-            try:
-                status = os.stat(child, dir_fd=descriptor, follow_symlinks=False)
-                os.unlink(child, dir_fd=descriptor)
-            except FileNotFoundError:
-                continue
-            if not is_hidden(child):
-                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-                count += 1
-    finally:
-        os.close(descriptor)
-    try:
-        os.rmdir(name, dir_fd=folder)
-    except FileNotFoundError:
-        return size, count
-    return size, count + 1
 
 
 def measure(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
