@@ -77,6 +77,7 @@ def _serve(options: argparse.Namespace) -> int:
     from aiohttp import web
 
     from astrocloud.core.logs import configure_logs
+    from astrocloud.core.web import end
     from astrocloud.platform import build_platform
 
     data = DataFolder.from_environment()
@@ -89,19 +90,18 @@ def _serve(options: argparse.Namespace) -> int:
     runtime = platform.runtime
 
     async def serve() -> None:
-        patience = platform.drain_s
-        runner = web.AppRunner(platform.app, access_log=None, handle_signals=False, shutdown_timeout=patience)
+        runner = web.AppRunner(platform.app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
         await web.TCPSite(runner, runtime.listen or None, runtime.services_port, reuse_address=True).start()
-        around = await _serve_bytes(platform.direct, runtime, patience)
+        around = await _serve_bytes(platform.direct, runtime)
         await _until_signal()
-        await asyncio.gather(*(each.cleanup() for each in (around, runner) if each is not None))
+        await end(*(each for each in (runner, around) if each is not None), within_s=platform.drain_s)
 
     asyncio.run(serve())
     return 0
 
 
-async def _serve_bytes(direct: "web.Application", runtime: "Runtime", patience: int) -> "web.AppRunner | None":
+async def _serve_bytes(direct: "web.Application", runtime: "Runtime") -> "web.AppRunner | None":
     """Answer for bytes at the socket that the supervisor gave, or on a cluster at a port of our own."""
     import socket
 
@@ -113,9 +113,7 @@ async def _serve_bytes(direct: "web.Application", runtime: "Runtime", patience: 
     if not given and not (runtime.own_bytes_port and len(direct.router.resources())):
         return None
     # Files come in large pieces: fewer turns of the loop for each megabyte.
-    runner = web.AppRunner(
-        direct, access_log=None, handle_signals=False, shutdown_timeout=patience, read_bufsize=1 << 20
-    )
+    runner = web.AppRunner(direct, access_log=None, handle_signals=False, shutdown_timeout=2, read_bufsize=1 << 20)
     await runner.setup()
     if not given:
         await web.TCPSite(runner, runtime.listen or None, runtime.own_bytes_port, reuse_address=True).start()

@@ -154,10 +154,9 @@ def build_platform(names: list[str], *, config: Config, data: DataFolder) -> Pla
     """Return the services `names`, on an up-to-date database."""
     runtime = Runtime.read(data)
     services = [BUILDERS[context.name](context) for context in _contexts(names, config=config, data=data)]
-    drain_s = max(runtime.drain_s(name) for name in names)
     return Platform(
-        app=build_app(services, config=config, public_url=runtime.public_url, drain_s=drain_s),
+        app=build_app(services, config=config, public_url=runtime.public_url),
         direct=build_direct_app(services, config=config, public_url=runtime.public_url),
         runtime=runtime,
-        drain_s=drain_s,
+        drain_s=max(runtime.drain_s(name) for name in names),
     )

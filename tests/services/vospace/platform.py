@@ -26,7 +26,7 @@ from astrocloud.core.database import open_database, sqlite_url, upgrade_database
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import Runtime
 from astrocloud.core.secrets import SecretFiles
-from astrocloud.core.web import Service, build_app, build_direct_app
+from astrocloud.core.web import Service, build_app, build_direct_app, end
 from astrocloud.vospace.factory import build_vospace
 from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.models import Person
@@ -301,8 +301,8 @@ async def running(
         login=FakeLogin(),  # type: ignore[arg-type]
         people=FakePeople(),
     )
-    app = build_app([service], config=settings, drain_s=drain_s)
-    runner = web.AppRunner(app, shutdown_timeout=drain_s or 1)
+    app = build_app([service], config=settings)
+    runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     await web.SockSite(runner, listening, ssl_context=tls).start()
     direct = web.AppRunner(build_direct_app([service], config=settings), shutdown_timeout=1)
@@ -315,6 +315,5 @@ async def running(
             yield Space(runtime.public_url, data.tree, session, service=service, data=data, around=around)
         finally:
             await session.close()
-            await direct.cleanup()
-            await runner.cleanup()
+            await end(runner, direct, within_s=drain_s)
             engine.dispose()

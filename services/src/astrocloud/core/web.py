@@ -104,16 +104,55 @@ BY_COOKIE: Final = web.AppKey("by_cookie", bool)
 """Whether browsers can be signed in: not where only bytes are served, and no cookie counts there."""
 
 
-def build_app(
-    services: Sequence[Service], *, config: "Config", public_url: str = "", drain_s: float = 0
-) -> web.Application:
-    """Return the application that answers for `services` at `public_url`.
+class Underway:
+    """Requests that are being answered, so that an end can wait for them.
 
-    Parameters
-    ----------
-    drain_s
-        How long after it was told to end what is under way in the background goes on, in seconds.
+    The server itself cannot: it takes no more of a body as soon as it is told to end.
     """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self.ending = False
+
+    def begin(self) -> None:
+        """Count one more."""
+        self._count += 1
+        self._none.clear()
+
+    def end(self) -> None:
+        """Count one less."""
+        self._count -= 1
+        if not self._count:
+            self._none.set()
+
+    async def none_left(self) -> None:
+        """Return when none is left; from now on each is its connection's last."""
+        self.ending = True
+        if self._count:
+            await self._none.wait()
+
+
+UNDERWAY: Final = web.AppKey("underway", Underway)
+DRAINS: Final = web.AppKey("drains", Sequence[Callable[[], Awaitable[None]]])
+
+
+async def end(*runners: web.AppRunner, within_s: float) -> None:
+    """Let nobody new in, wait for what is under way as long as `within_s`, and end."""
+    for runner in runners:
+        for site in [*runner.sites]:
+            await site.stop()
+    works = [work for runner in runners for work in (runner.app[UNDERWAY].none_left, *runner.app[DRAINS])]
+    waited = [asyncio.ensure_future(work()) for work in works]
+    await asyncio.wait(waited, timeout=within_s)
+    for each in waited:
+        each.cancel()
+    await asyncio.gather(*waited, return_exceptions=True)
+    await asyncio.gather(*(runner.cleanup() for runner in runners))
+
+
+def build_app(services: Sequence[Service], *, config: "Config", public_url: str = "") -> web.Application:
+    """Return the application that answers for `services` at `public_url`."""
     app = _bare_app(services, config=config, public_url=public_url, by_cookie=True)
     for service in services:
         app.router.add_routes(list(service.routes))
@@ -121,25 +160,14 @@ def build_app(
             app.router.add_routes(list(service.login.routes()))
         app.router.add_routes(_operations(service))
 
-    draining: list[asyncio.Future[None]] = []
-    until_s = 0.0
-
-    async def _drain(_app: web.Application) -> None:
-        """Begin to end, beside the answers under way, which are given the same time."""
-        nonlocal until_s
-        until_s = time.monotonic() + drain_s
-        draining.extend(asyncio.ensure_future(drain()) for service in services for drain in service.drain)
-
     async def _background(_app: web.Application) -> Any:
         tasks = [asyncio.create_task(_keep_running(work)) for s in services for work in s.background]
         yield
-        if draining:
-            await asyncio.wait(draining, timeout=max(0.0, until_s - time.monotonic()))
-        for task in [*draining, *tasks]:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*draining, *tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    app.on_shutdown.append(_drain)
+    app[DRAINS] = [drain for service in services for drain in service.drain]
     app.cleanup_ctx.append(_background)
     return app
 
@@ -147,6 +175,7 @@ def build_app(
 def build_direct_app(services: Sequence[Service], *, config: "Config", public_url: str = "") -> web.Application:
     """Return the application that answers beside `build_app`'s, around the proxy: bytes, and no cookie counts."""
     app = _bare_app(services, config=config, public_url=public_url, by_cookie=False)
+    app[DRAINS] = []
     for service in services:
         app.router.add_routes(list(service.direct))
     return app
@@ -156,6 +185,7 @@ def _bare_app(services: Sequence[Service], *, config: "Config", public_url: str,
     middlewares = [_with_request_context, _with_errors, *([_at_public_address] if by_cookie else [])]
     app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT_BYTES)
     app[CONFIG] = config
+    app[UNDERWAY] = Underway()
     app[PUBLIC_URL] = public_url
     app[BY_COOKIE] = by_cookie
     app[NAMES] = frozenset(service.name for service in services)
@@ -238,13 +268,18 @@ async def _with_request_context(request: web.Request, handler: Handler) -> web.S
     started = time.perf_counter()
     status = 499  # the client went away before there was an answer
     with structlog.contextvars.bound_contextvars(request_id=request_id, service=service):
+        underway = request.app[UNDERWAY]
+        underway.begin()
         try:
             response = await handler(request)
             status = response.status
+            if underway.ending and not response.prepared:
+                response.force_close()
         except web.HTTPException as err:  # a redirect; whatever is refused has become an answer
             status = err.status
             raise
         finally:
+            underway.end()
             took = time.perf_counter() - started
             # Only names of ours become labels: whoever makes up paths and methods must not fill the memory.
             known = service if service in request.app[NAMES] else "none"
