@@ -393,3 +393,22 @@ async def test_uploads_that_are_not_whole_are_told_to_their_owner(space: Space) 
     [told] = (await ask(space, "/uploads"))["uploads"]
     assert (told["url"], told["path"], told["offset"], told["size"]) == (url, "/home/ada/big", 4, 10)
     assert (await ask(space.as_("bob"), "/uploads"))["uploads"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="people have user ids of their own only where root runs the service")
+async def test_what_everybody_could_read_in_a_closed_home_is_made_public(space: Space) -> None:
+    await space.mkdir("/home/ada")
+    space.posix("/home/ada").chmod(0o700)
+    space.make("/home/ada/d")
+    for name in ("a.txt", "b.txt"):
+        space.write(f"/home/ada/d/{name}")
+    space.write("/home/ada/c.txt")
+    anybody = space.as_(None)
+    for path in ("/home/ada/d/a.txt", "/home/ada/d"):
+        assert (await ask(space, "/share", path=path))["public"] is False
+    assert (await post(space, "/share", path="/home/ada/d/a.txt", public=True)).status == 200
+    assert (await ask(space, "/share", path="/home/ada/d/a.txt"))["public"] is True
+    assert (await anybody.get("/files/home/ada/d/a.txt")).body == b"x"
+    assert (await anybody.get("/files/home/ada/c.txt")).status == 403
+    assert (await post(space, "/share", path="/home/ada/d/a.txt", public=False)).status == 200
+    assert (await anybody.get("/files/home/ada/d/a.txt")).status == 403

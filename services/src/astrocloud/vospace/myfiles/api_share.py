@@ -21,6 +21,7 @@ from astrocloud.vospace.models import (
     IS_PUBLIC,
     USER_READ,
     USER_WRITE,
+    Node,
     NodePath,
     NodeRequest,
     Person,
@@ -139,10 +140,16 @@ class ShareApi:
                 properties[write] = " ".join(uri(each) for each, access in given.items() if access == "write") or None
         if "public" in document:
             properties[IS_PUBLIC] = "true" if document["public"] is True else "false"
-        node = await self._door.run(self._nodes.set, person, NodeRequest(path, None, properties))
+        node = await self._door.run(self._put, person, NodeRequest(path, None, properties))
         if node.kind != CONTAINER:
             return answer({"phase": "done", "share": await self._door.run(self._told, person, path)})
         return await self._work.begin(request, person, Task("share", [path], properties=properties))
+
+    def _put(self, person: Person, request: NodeRequest) -> Node:
+        if request.properties.get(IS_PUBLIC) == "true" and not open_to_all(self._nodes, request.path.parent):
+            # What says already that all may read it, in a folder that nobody gets into, would be left as it is.
+            self._nodes.set(person, NodeRequest(request.path, None, {IS_PUBLIC: "false"}))
+        return self._nodes.set(person, request)
 
     def _check_names(self, person: Person, document: dict[str, Any]) -> None:
         """Refuse names that nobody here has. Raises `Fault`."""
