@@ -32,6 +32,7 @@ from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.people import Owners
 from astrocloud.vospace.resuming import Resuming
 from astrocloud.vospace.storage import Tree
+from astrocloud.vospace.uploads import Expected
 from tests.services.vospace.platform import PEOPLE
 
 ADA = PEOPLE["ada"]
@@ -56,7 +57,7 @@ STEPS = (
 
 
 class NoQuotas:
-    def charge(self, top: NodePath, *, size: int, files: int) -> None:
+    def charge(self, top: NodePath, *, size: int, files: int, done: bool = False) -> None:
         pass
 
     def usage(self, top: NodePath) -> None:
@@ -88,7 +89,7 @@ def database() -> Engine:
 def put_new(nodes: Nodes) -> None:
     upload = nodes.begin_upload(ADA, path("/home/ada/n"), length=5)
     upload.write_all([b"fre", b"sh"])
-    upload.commit(md5=None, must_be_new=True)
+    upload.commit(md5=None, expected=Expected(must_be_new=True))
 
 
 def resumed(nodes: Nodes) -> None:

@@ -292,3 +292,135 @@ async def test_sum_of_a_notebooks_file_is_known_once_it_has_settled(space: Space
     assert (await space("HEAD", "/files/home/ada/f")).headers["Digest"] == digest(b"hello")
     file.write_bytes(b"other")
     assert f"{CORE}MD5" not in (await space.node("/home/ada/f")).properties
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_is_compressed_on_its_way_is_not_taken(space: Space, chunked: bool) -> None:
+    import gzip
+
+    packed = gzip.compress(b"hello")
+
+    async def pieces():
+        yield packed
+
+    headers = {"Content-Encoding": "gzip"}
+    answer = await space("PUT", "/files/home/ada/f", data=pieces() if chunked else packed, headers=headers)
+    assert (answer.status, answer.fault) == (400, "InvalidArgument")
+    assert not space.posix("/home/ada/f").exists()
+    assert (await space.upload("/home/ada/f", packed, headers={"Content-Encoding": "identity"})).status == 201
+    assert space.posix("/home/ada/f").read_bytes() == packed
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+async def test_head_of_an_archive_has_no_body(space: Space, form: str) -> None:
+    await space.mkdir("/home/ada/d")
+    await space.upload("/home/ada/d/f", b"hello")
+    head = (
+        f"HEAD /services/vospace/files/home/ada/d?view={form} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\n\r\n"
+    )
+    after = "GET /services/vospace/files/home/ada/d/f HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\n\r\n"
+    host, port = space.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write((head + after.replace("Host", "Connection: close\r\nHost")).encode())
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    first, second, rest = answer.split(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200")
+    assert f"application/{'zip' if form == 'zip' else 'x-tar'}".encode() in first
+    assert second.startswith(b"HTTP/1.1 200")
+    assert rest == b"hello"
+    assert (await space("HEAD", f"/files/home/ada/none?view={form}")).status == 404
+
+
+async def slowly(space: Space, path: str, data: bytes, meanwhile, **kwargs):
+    """Upload `data` with `meanwhile` done when the service has begun to receive it."""
+
+    async def pieces():
+        yield data[:1]
+        async with asyncio.timeout(10):
+            while not leftovers(space):
+                await asyncio.sleep(0.01)
+        await meanwhile()
+        yield data[1:]
+
+    return await space("PUT", f"/files{path}", data=pieces(), **kwargs)
+
+
+async def test_permissions_are_those_of_the_end_of_an_upload(space: Space) -> None:
+    await space.upload("/home/ada/f", b"old")
+    space.posix("/home/ada/f").chmod(0o644)
+
+    async def close() -> None:
+        space.posix("/home/ada/f").chmod(0o600)
+
+    assert (await slowly(space, "/home/ada/f", b"new", close)).status == 200
+    assert space.posix("/home/ada/f").stat().st_mode & 0o777 == 0o600
+
+    async def remove() -> None:
+        assert (await space("DELETE", "/files/home/ada/f")).status == 200
+
+    space.posix("/home/ada/f").chmod(0o644)
+    assert (await slowly(space, "/home/ada/f", b"new", remove)).status == 201
+    assert space.posix("/home/ada/f").stat().st_mode & 0o777 == 0o600
+
+    async def forbid() -> None:
+        space.write("/home/ada/f", b"another's", who="bob")
+
+    await space("DELETE", "/files/home/ada/f")
+    assert (await slowly(space, "/home/ada/f", b"new", forbid)).status == 403
+    assert space.posix("/home/ada/f").read_bytes() == b"another's"
+    assert leftovers(space) == []
+
+
+async def test_conditions_hold_at_the_end_of_an_upload(space: Space) -> None:
+    tag = (await space.upload("/home/ada/f", b"old")).headers["ETag"]
+    os.utime(space.posix("/home/ada/f"), (1_000_000_000, 1_000_000_000))
+    tag = (await space("HEAD", "/files/home/ada/f")).headers["ETag"]
+
+    async def change() -> None:
+        space.posix("/home/ada/f").write_bytes(b"a notebook's")
+
+    since = {"If-Unmodified-Since": "Sun, 09 Sep 2001 01:46:40 GMT"}
+    for condition in ({"If-Match": tag}, since):
+        os.utime(space.posix("/home/ada/f"), (1_000_000_000, 1_000_000_000))
+        answer = await slowly(space, "/home/ada/f", b"new", change, headers=condition)
+        assert (answer.status, answer.fault) == (412, "PreconditionFailed")
+    assert space.posix("/home/ada/f").read_bytes() == b"a notebook's"
+    os.utime(space.posix("/home/ada/f"), (1_000_000_000, 1_000_000_000))
+    assert (await space.upload("/home/ada/f", b"new", headers=since)).status == 200
+
+
+async def test_of_many_that_expect_one_file_only_one_replaces_it(space: Space) -> None:
+    for round_number in range(5):
+        tag = (await space.upload("/home/ada/f", b"old")).headers["ETag"]
+        answers = await asyncio.gather(
+            *(space.upload("/home/ada/f", b"%d" % n, headers={"If-Match": tag}) for n in range(8))
+        )
+        assert sorted(answer.status for answer in answers) == [200] + [412] * 7, round_number
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems")
+async def test_a_file_on_a_disk_that_keeps_no_sum_is_sent_all_the_same(space: Space, monkeypatch) -> None:
+    import errno
+    import subprocess
+
+    (space.root / "archive").mkdir(exist_ok=True)
+    archive = space.posix("/archive")
+    (archive / "f").write_bytes(b"hello")
+    os.utime(archive / "f", (1_000_000_000, 1_000_000_000))
+    for command in (["mount", "--bind", archive, archive], ["mount", "-o", "remount,ro,bind", archive]):
+        subprocess.run(command, check=True)
+    try:
+        assert (await space.get("/files/archive/f")).body == b"hello"
+        assert (await space.node("/archive/f")).properties[f"{CORE}MD5"] == hashlib.md5(b"hello").hexdigest()
+    finally:
+        subprocess.run(["umount", "-l", archive], check=True)
+
+    def full(path: str, name: str, *_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "setxattr", full)
+    assert (await space.get("/files/archive/f")).body == b"hello"
+    assert (await space.upload("/home/ada/f", b"new")).status == 201

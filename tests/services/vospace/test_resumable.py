@@ -259,3 +259,31 @@ async def test_service_that_ends_closes_no_file_that_is_being_written(tmp_path: 
         with suppress(ConnectionError):
             await writer.wait_closed()
     assert early == [False]
+
+
+async def test_what_took_the_place_of_an_uploads_bytes_is_not_touched(space: Space) -> None:
+    url = (await begin(space, "/home/ada/f", 6)).headers["Location"]
+    await go_on(space, url, 0, b"abc")
+    [name] = leftovers(space)
+    hidden = space.posix(f"/home/ada/{name}")
+    hidden.unlink()
+    os.mkfifo(hidden)
+    os.chown(hidden, 20001, 20001)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert (await go_on(space, url, 3, b"def")).status == 404
+    assert len(os.listdir("/proc/self/fd")) <= before
+    hidden.unlink()
+    # Another's file that ada may write, by a second name.
+    theirs = space.write("/home/ada/theirs", b"abcdef", who="bob", mode=0o666)
+    os.link(theirs, hidden)
+    assert (await go_on(space, url, 6, b"")).status == 404
+    assert theirs.stat().st_uid == 20002
+    assert not space.posix("/home/ada/f").exists()
+
+
+async def test_part_that_is_compressed_on_its_way_is_not_taken(space: Space) -> None:
+    url = (await begin(space, "/home/ada/f", 6)).headers["Location"]
+    headers = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    answer = await space("PATCH", url, data=b"abc", headers={**headers, "Content-Encoding": "gzip"})
+    assert (answer.status, answer.fault) == (400, "InvalidArgument")

@@ -111,3 +111,30 @@ async def test_the_operators_address_for_bytes_is_told(tmp_path: Path) -> None:
         await space.upload("/home/ada/f", b"hello")
         location = (await space.get("/files/home/ada/f")).headers["Location"]
         assert location.startswith("https://bytes.example.org/services/vospace/files/preauth:")
+
+
+async def test_an_address_that_was_given_does_not_renew_itself(space: Space) -> None:
+    from unittest.mock import patch
+
+    import astrocloud.vospace.preauth as preauth
+
+    await space.upload("/home/ada/f", b"x" * LARGE)
+    there = (await space.get("/files/home/ada/f")).headers["Location"]
+    here = there.replace(space.around, space.url)
+    nobody = space.as_(None)
+    now = preauth.time.time()
+    with patch.object(preauth.time, "time", return_value=now + 600):
+        again = await nobody.get(here)
+    assert again.status == 303
+    assert again.headers["Location"] == there
+    assert (await nobody.get(f"{here}?inline")).headers["Location"] == f"{there}?inline"
+    with patch.object(preauth.time, "time", return_value=now + 3600):
+        for address in (here, there, again.headers["Location"]):
+            assert (await nobody.get(address)).status == 403
+
+
+async def test_a_browser_that_does_not_say_what_it_wants_stays_here(space: Space) -> None:
+    await space.upload("/home/ada/f", b"x" * LARGE)
+    assert (await space.get("/files/home/ada/f", headers={"Cookie": "astrocloud-lang=en"})).status == 200
+    headers = {"Cookie": "astrocloud-lang=en", "Sec-Fetch-Mode": "navigate"}
+    assert (await space.get("/files/home/ada/f", headers=headers)).status == 303

@@ -49,19 +49,39 @@ class Door:
         Makes a person's folders where they are missing.
     executor
         Threads for whatever touches the file system.
+    jobs_executor
+        Threads for what may last, and must keep no request waiting.
     settings
         Addresses and limits.
     """
 
-    def __init__(self, *, people: People, homes: Homes, executor: Executor, settings: Settings) -> None:
+    def __init__(
+        self, *, people: People, homes: Homes, executor: Executor, jobs_executor: Executor, settings: Settings
+    ) -> None:
         self._people = people
         self._homes = homes
         self._executor = executor
+        self._jobs_executor = jobs_executor
         self.settings = settings
 
     async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Return what `function` returns, run in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+    async def run_job(self, function: Callable[[], _T], *, end: Callable[[], None]) -> _T:
+        """Return what `function` returns, run in a thread for jobs.
+
+        Whoever cancels this is told so by `end`, and this ends when the thread has: nothing happens afterwards.
+        """
+        work = asyncio.get_running_loop().run_in_executor(self._jobs_executor, function)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            end()
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()
+            raise
 
     async def person(self, request: web.Request, *, write: bool) -> Person:
         """Return who sends `request`, or nobody in particular.
@@ -136,17 +156,21 @@ def path_of(request: web.Request, below: str) -> NodePath:
     return NodePath.from_url(raw[len(below) :])
 
 
-async def body_of(request: web.Request) -> bytes:
+async def body_of(request: web.Request, *, limit_bytes: int = DOCUMENT_LIMIT_BYTES) -> bytes:
     """Return the document that `request` carries. Raises `Fault` (``RequestEntityTooLarge``) when it is too large."""
-    too_large = Fault("vospace-too-large", reason=f"a document may have {DOCUMENT_LIMIT_BYTES} bytes")
-    if (request.content_length or 0) > DOCUMENT_LIMIT_BYTES:
-        raise too_large
+    if (request.content_length or 0) > limit_bytes:
+        raise _too_large(limit_bytes)
     found = bytearray()
     async for chunk in request.content.iter_chunked(1 << 16):
         found += chunk
-        if len(found) > DOCUMENT_LIMIT_BYTES:
-            raise too_large
+        if len(found) > limit_bytes:
+            raise _too_large(limit_bytes)
     return bytes(found)
+
+
+def _too_large(limit_bytes: int) -> Fault:
+    # Made where it is raised: one that is also a name there would hold the frame, and what has come, for long.
+    return Fault("vospace-too-large", reason=f"a document of this kind may have {limit_bytes} bytes")
 
 
 def xml(text: str, *, status: int = 200) -> web.Response:

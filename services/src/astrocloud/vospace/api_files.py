@@ -4,12 +4,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from astrocloud.core.web import BY_COOKIE
-from astrocloud.vospace import archives, digests
+from astrocloud.vospace import archives, digests, ranges
 from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, path_of
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
@@ -17,12 +18,31 @@ from astrocloud.vospace.models import NodePath, Person
 from astrocloud.vospace.opening import OpenFile
 from astrocloud.vospace.packing import archive_response
 from astrocloud.vospace.preauth import PREFIX as PREAUTH
-from astrocloud.vospace.preauth import Signer
+from astrocloud.vospace.preauth import Signer, quoted
 from astrocloud.vospace.receiving import Receiver
 from astrocloud.vospace.sending import check_conditions, file_response
-from astrocloud.vospace.uploads import Upload, etag
+from astrocloud.vospace.uploads import Expected, Upload, etag
 
 _FILES: Final = f"{PREFIX}/files"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a pre-authorised address lets its bearer do."""
+
+    token: str
+    """Its first segment, as it was signed."""
+    view: str | None
+    """The view that it is bound to."""
+
+
+def _may_follow(request: web.Request) -> bool:
+    """Whether the client may be led to another port: a person's click and a program, but no script of our pages.
+
+    Browsers tell which it is, except where the platform has no HTTPS: there a cookie shows that it is a browser.
+    """
+    mode = request.headers.get("Sec-Fetch-Mode")
+    return mode == "navigate" or (mode is None and "Cookie" not in request.headers)
 
 
 async def _expect_later(_request: web.Request) -> None:
@@ -59,27 +79,27 @@ class FilesApi:
             web.delete(path, answering(self._delete)),
         ]
 
-    async def _who(self, request: web.Request) -> tuple[Person, NodePath, str | None]:
-        """Return whose permissions hold, the path, and the view that a pre-authorised address is bound to."""
+    async def _who(self, request: web.Request) -> tuple[Person, NodePath, Grant | None]:
+        """Return whose permissions hold, the path, and what a pre-authorised address grants."""
         first, _, rest = request.rel_url.raw_path[len(_FILES) + 1 :].partition("/")
         first = first.replace("%3A", ":").replace("%3a", ":")
         if first.startswith(PREAUTH):
             path = NodePath.from_url(rest)
             user, view = self._signer.check(first, method=request.method, path=path)
-            return await self._door.named(user), path, view
+            return await self._door.named(user), path, Grant(first, view)
         person = await self._door.person(request, write=request.method not in {"GET", "HEAD"})
         return person, path_of(request, _FILES), None
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         """Send the bytes of a file, all or ranges; of a folder, an archive (``view=zip`` or ``tar``)."""
-        person, path, view = await self._who(request)
-        form = view or request.query.get("view")
+        person, path, grant = await self._who(request)
+        form = (grant.view if grant else None) or request.query.get("view")
         if form in archives.TYPES:
             return await self._archive(request, person, path, form)
         file: OpenFile = await self._door.run(self._nodes.open, person, path)
         with os.fdopen(file.descriptor, "rb", buffering=0) as source:
             if self._goes_around(request, file):
-                return self._around(request, person, path)
+                return self._around(request, person, path, grant)
             response = file_response(request, file, source)
             await response.prepare(request)
             return response
@@ -92,13 +112,19 @@ class FilesApi:
             and settings.has_way_around
             and request.app.get(BY_COOKIE, True)
             and file.status.st_size >= settings.redirect_from_bytes
-            # A script of one of our pages may not follow to another port; a person's click and a program may.
-            and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+            and _may_follow(request)
         )
 
-    def _around(self, request: web.Request, person: Person, path: NodePath) -> web.Response:
-        """Send the client to a pre-authorised address: credentials, which clients drop on the way, are not needed."""
-        address = self._signer.address(self._door.settings.bytes_url, method="GET", path=path, user=person.name)
+    def _around(self, request: web.Request, person: Person, path: NodePath, grant: Grant | None) -> web.Response:
+        """Send the client to a pre-authorised address: credentials, which clients drop on the way, are not needed.
+
+        Who comes by such an address is granted nothing new, so that none outlives its time.
+        """
+        base = self._door.settings.bytes_url
+        if grant is not None:
+            address = f"{base}/files/{grant.token}{quoted(path)}"
+        else:
+            address = self._signer.address(base, method="GET", path=path, user=person.name)
         address += "?inline" if "inline" in request.query else ""
         text = f"The bytes are at {address}\nFollow redirects (curl: -L).\n"
         headers = {"Location": address, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -119,6 +145,7 @@ class FilesApi:
         length = request.content_length
         if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
             length = 0
+        digests.check_encoding(request.headers)
         if "Content-Range" in request.headers:
             raise invalid_argument("a PUT replaces the whole file; parts of it are sent by the resumable upload")
         if length == 0 and request.headers.get("x-total-length", "0") != "0":
@@ -167,7 +194,6 @@ class FilesApi:
             executor=self._executor,
             limit_bytes=self._door.settings.upload_limit_bytes,
         )
-        created = upload.created
         old = upload.replaced
         tag = old.etag if old is not None else None
         accounted = committed = False
@@ -186,13 +212,15 @@ class FilesApi:
             algorithms = {*announced} if wants_none else {*announced, "md5"}
             await receiver.receive(pieces, algorithms=algorithms, length=length)
             receiver.check(announced)
+            expected = Expected(
+                must_be_new=headers.get("If-None-Match", "").strip() == "*",
+                must_match=tag if "If-Match" in headers else None,
+                unmodified_since_s=None
+                if "If-Match" in headers
+                else ranges.seconds_of(headers.get("If-Unmodified-Since")),
+            )
             commit = asyncio.ensure_future(
-                self._door.run(
-                    upload.commit,
-                    md5=receiver.md5,
-                    must_be_new=headers.get("If-None-Match", "").strip() == "*",
-                    must_match=tag if "If-Match" in headers else None,
-                )
+                self._door.run(upload.commit, md5=receiver.md5, expected=expected, account=receiver.account)
             )
             # Not to be stopped half-way: whether it happened must be known here.
             done = await asyncio.shield(commit)
@@ -203,9 +231,9 @@ class FilesApi:
             committed = committed or (commit is not None and commit.exception() is None)
             if not committed:
                 await self._door.run(upload.abandon)
-            if accounted:
-                await self._door.run(receiver.close_account, committed=committed)
-        return created, etag(done), receiver.md5
+            if accounted and not committed:
+                await self._door.run(receiver.close_account)
+        return upload.created, etag(done), receiver.md5
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         """Remove a file."""

@@ -16,6 +16,10 @@ from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import Protocol, Transfer
 from astrocloud.vospace.transfers import Transfers
 
+TRANSFER_LIMIT_BYTES: Final = 1 << 16
+"""The largest transfer document: it is kept with its job."""
+_READING: Final = frozenset({"pullFromVoSpace", "pushFromVoSpace"})
+"""Directions that change nothing here."""
 _DETAILS: Final = "transferDetails"
 _TRANSFERS: Final = f"{PREFIX}/transfers"
 _SYNC: Final = f"{PREFIX}/synctrans"
@@ -44,7 +48,7 @@ class TransfersApi:
     def __init__(self, *, door: Door, transfers: Transfers, store: JobStore, origin: str) -> None:
         self._door = door
         self._transfers = transfers
-        self.jobs = Jobs(store=store, name="vospace/transfers", work=self._work, again=True)
+        self.jobs = Jobs(store=store, name="vospace/transfers", work=self._work, again=True, at_once=16)
         # With basic authentication the client `vos` 3.7 puts "/auth" into an address that has "/vospace/" in it.
         prefixes = (_TRANSFERS, f"{PREFIX}/auth/transfers")
         self._api = JobsApi(prefixes=prefixes, base_url=origin, jobs=self.jobs, service=self)
@@ -60,9 +64,15 @@ class TransfersApi:
     # What the job list asks
 
     async def owner(self, request: web.Request) -> str | None:
-        """Return who asks."""
-        person = await self._door.person(request, write=request.method not in {"GET", "HEAD"})
+        """Return who asks; what a token that may only read began, it may go on with as well."""
+        person = await self._door.person(request, write=False)
+        if request.method not in {"GET", "HEAD"} and not await self._only_reads(request, person.name):
+            person = await self._door.person(request, write=True)
         return person.name
+
+    async def _only_reads(self, request: web.Request, name: str | None) -> bool:
+        job_id = request.match_info.get("job")
+        return job_id is not None and self._asked(await self.jobs.get(job_id, name)).direction in _READING
 
     async def create(self, request: web.Request) -> Job:
         """Return a job for the transfer in the body."""
@@ -73,7 +83,8 @@ class TransfersApi:
         return (await self._door.person(request, write=False)).name
 
     async def _create(self, request: web.Request, owner: str | None) -> Job:
-        asked = parsing.transfer(await body_of(request), self._door.settings.authority)
+        body = await body_of(request, limit_bytes=TRANSFER_LIMIT_BYTES)
+        asked = parsing.transfer(body, self._door.settings.authority)
         await self._check_scope(request, asked)
         document = writing.transfer(asked, self._door.settings.authority)
         parameters = {"TARGET": self._door.settings.authority.uri(asked.target), "DIRECTION": asked.direction}
@@ -82,7 +93,7 @@ class TransfersApi:
         )
 
     async def _check_scope(self, request: web.Request, asked: Transfer) -> None:
-        if asked.direction not in {"pullFromVoSpace", "pushFromVoSpace"}:
+        if asked.direction not in _READING:
             await self._door.person(request, write=True)
 
     async def result(self, _request: web.Request, job: Job, name: str) -> web.StreamResponse | None:

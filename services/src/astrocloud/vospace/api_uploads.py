@@ -12,6 +12,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from astrocloud.vospace.api import PREFIX, Door, Handler, answering, whole
+from astrocloud.vospace.digests import check_encoding
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.partial import Partial
 from astrocloud.vospace.resuming import Resuming
@@ -83,6 +84,7 @@ class UploadsApi:
         """Go on with an upload. What arrived before a connection broke stays."""
         if request.content_type != "application/offset+octet-stream":
             return web.Response(status=415)
+        check_encoding(request.headers)
         person = await self._door.person(request, write=True)
         partial = await self._door.run(self._resuming.get, person, request.match_info["upload"])
         offset = whole(request.headers.get("Upload-Offset", ""), name="Upload-Offset")

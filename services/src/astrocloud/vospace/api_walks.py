@@ -1,6 +1,5 @@
 """``/async-delete`` and ``/async-setprops``: work on a folder and all in it, as jobs (OpenCADC's practice)."""
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -63,7 +62,7 @@ class WalksApi:
         if self._name == SET:
             body = await body_of(request)
             wanted = parsing.node(body, authority)
-            parameters = {"target": authority.uri(wanted.path), "node": body.decode("utf-8", "replace")}
+            parameters = {"target": authority.uri(wanted.path), "node": parsing.unicode(body)}
             return await self.jobs.create(owner=owner, parameters=parameters)
         form = await read_fields(request)
         target = next((value for name, value in form if name.lower() == "target"), None)
@@ -79,11 +78,9 @@ class WalksApi:
     async def _work(self, job: Job, turn: Turn) -> Sequence[Result]:
         person = await self._door.named(job.owner)
         stop = threading.Event()
+        walk = self._walk(job, person)
         try:
-            count = await self._door.run(self._walk(job, person), stop)
-        except asyncio.CancelledError:
-            stop.set()
-            raise
+            count = await self._door.run_job(lambda: walk(stop), end=stop.set)
         except Fault as fault:
             if turn.first or self._name != DELETE or fault.code != "vospace-node-not-found":
                 raise job_failure(fault) from fault

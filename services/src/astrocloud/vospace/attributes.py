@@ -17,6 +17,7 @@ PROPERTIES_LIMIT_BYTES: Final = 3500
 """All properties of one node together, as they are kept: ext4 has one block of 4 kB for them."""
 
 _ABSENT: Final = {errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM}
+_NOT_KEPT: Final = {*_ABSENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.E2BIG, errno.ERANGE}
 _STAMP: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]+) ([0-9]+) (-?[0-9]+)\Z")
 
 
@@ -120,5 +121,5 @@ def write_md5(path: str, status: os.stat_result, md5: str) -> None:
     try:
         os.setxattr(path, MD5, value, follow_symlinks=posix.is_descriptor(path))
     except OSError as err:
-        if err.errno not in {errno.EOPNOTSUPP, errno.ENOSPC, errno.EACCES, errno.EPERM}:
+        if err.errno not in _NOT_KEPT:
             raise

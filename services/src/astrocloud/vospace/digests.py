@@ -63,3 +63,17 @@ def headers_of(md5: str | None) -> dict[str, str]:
         return {}
     text = base64.b64encode(bytes.fromhex(md5)).decode()
     return {"Digest": f"md5={text}", "Content-MD5": text, "Repr-Digest": f"md5=:{text}:"}
+
+
+def check_encoding(headers: Mapping[str, str]) -> None:
+    """Refuse a body that is compressed on its way: the server would unpack it, and other bytes would be kept.
+
+    Raises
+    ------
+    Fault
+        ``InvalidArgument``.
+    """
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        reason = f"Content-Encoding is {encoding[:40]!r}; send the bytes of a file as they are, without that header"
+        raise invalid_argument(reason)

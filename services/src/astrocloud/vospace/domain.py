@@ -260,23 +260,32 @@ class Nodes:
         target = self._link_target(request) if kind == LINK else b""
         changes = {uri: text for uri, text in request.properties.items() if uri not in READ_ONLY and text}
         wanted = self._rights(person, changes, current=None)
+        kept = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
+        special = kind if kind in FILE_TYPES - {DATA} else None
+        with self._as(person, path, acl.WRITE):
+            # Before anything is counted: whoever may not, learns nothing of how full it is.
+            self.tree.check_creatable(path, self._gate.identity(person))
         with self._charged(path, size=0, files=1), self._as(person, path, acl.WRITE):
             self._check_parent_unlocked(path)
-            if kind == CONTAINER:
-                self.tree.make_folder(path)
-            elif kind == LINK:
+            if kind == LINK:
                 self.tree.make_link(path, target)
             else:
-                self.tree.make_file(path)
-            if kind != LINK:
-                kept = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
-                special = kind if kind in FILE_TYPES - {DATA} else None
-                if kept or special:
-                    with self.tree.node(path) as descriptor:
-                        attributes.write_kept(posix.proc_path(descriptor), attributes.Kept(special, kept))
-                if wanted:
-                    rights.apply(self.tree, path, wanted)
+                (self.tree.make_folder if kind == CONTAINER else self.tree.make_file)(path)
+                try:
+                    self._begin_with(path, attributes.Kept(special, kept), wanted)
+                except BaseException:
+                    with suppress(Fault):
+                        self.tree.remove_one(path)
+                    raise
         return self.get(person, path, "max")
+
+    def _begin_with(self, path: NodePath, kept: attributes.Kept, wanted: rights.Rights) -> None:
+        """Give the new node at `path` its properties and shares."""
+        if kept.kind or kept.properties:
+            with self.tree.node(path) as descriptor:
+                attributes.write_kept(posix.proc_path(descriptor), kept)
+        if wanted:
+            rights.apply(self.tree, path, wanted)
 
     @contextmanager
     def _charged(self, path: NodePath, *, size: int, files: int) -> Iterator[None]:
@@ -504,6 +513,8 @@ class Nodes:
             self._gate.check(person, target, acl.WRITE)
             self._check_parent_unlocked(target)
             size, files = self._measured(source) if source.top != target.top else (0, 0)
+            if files:
+                self.tree.check_creatable(target, self._gate.identity(person))
             with self.tree.place(source) as place:
                 inode = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False).st_ino
         appear(target, inode)
@@ -563,6 +574,7 @@ class Nodes:
                     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
                         raise invalid_argument(f"{source} cannot be copied into itself ({target})")
             size, files = self._measured(source)
+            self.tree.check_creatable(target, self._gate.identity(person))
         with self._charged(target, size=size, files=files), acting_as(person.identity):
             copying.copy(self.tree, source, target, identity=person.identity, tell=tell, appear=appear)
         return target

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from astrocloud.core.runtime import Runtime
     from astrocloud.core.secrets import SecretFiles
 
+JOB_WORKERS = 24
+"""Threads in which jobs move, copy, remove and set; each holds one until it is done."""
 WORKERS = 16
 """Threads that touch the file system; a person who waits for a slow disk holds one."""
 
@@ -80,6 +82,7 @@ def build_vospace(
         people=people or PassportPeople(url=runtime.service_url("passport"), secret=secrets.get("internal")),
         homes=Homes(data.tree, as_root=switches),
         executor=executor,
+        jobs_executor=ThreadPoolExecutor(JOB_WORKERS, thread_name_prefix="vospace-job"),
         settings=settings,
     )
     signer = Signer(secret=secrets.get("internal"), lifetime_s=settings.preauth_lifetime_s)
@@ -100,6 +103,7 @@ def build_vospace(
         signer=signer,
         settings=settings,
         run=door.run,
+        run_job=door.run_job,
         remote=Remote(allowed=networks(settings.allowed_networks)),
         incoming=files.take,
     )

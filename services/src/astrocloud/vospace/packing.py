@@ -54,6 +54,9 @@ async def archive_response(
         }
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
+        if request.method == "HEAD":
+            await response.write_eof()
+            return response
         while isinstance(piece, bytes):
             await response.write(piece)
             piece = await pieces.get()

@@ -44,6 +44,11 @@ def parse(body: bytes) -> etree._Element:
     return root
 
 
+def unicode(body: bytes) -> str:
+    """Return the document `body`, in whichever encoding it came, as text. Raises as `parse` does."""
+    return etree.tostring(parse(body), encoding="unicode")
+
+
 def node(body: bytes, authority: Authority) -> NodeRequest:
     """Return the node that a client's document describes.
 

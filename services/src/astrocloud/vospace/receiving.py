@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Final
@@ -77,13 +78,22 @@ class Receiver:
         self._nodes.charge(self._upload.path, size=grows, files=self._new_files)
         self._charged = grows
 
-    def close_account(self, *, committed: bool) -> None:
-        """Count what really came of it."""
-        if committed:
-            # The bytes are there: this is no question any more, only bookkeeping.
-            self._nodes.charge(self._upload.path, size=self._upload.size - self._old_size - self._charged, files=0)
-        else:
-            self._nodes.charge(self._upload.path, size=-self._charged, files=-self._new_files)
+    def account(self, replaced: os.stat_result | None) -> None:
+        """Count what really comes of it, now that it is known what it takes the place of.
+
+        Raises
+        ------
+        Fault
+            ``QuotaExceeded``, and what was counted before stays counted.
+        """
+        size = self._upload.size - (replaced.st_size if replaced is not None else 0)
+        files = 0 if replaced is not None else 1
+        self._nodes.charge(self._upload.path, size=size - self._charged, files=files - self._new_files)
+        self._charged, self._new_files = size, files
+
+    def close_account(self) -> None:
+        """Give back what was counted: nothing came of it."""
+        self._nodes.charge(self._upload.path, size=-self._charged, files=-self._new_files)
 
     def _check_limit(self, size: int) -> None:
         if self._limit_bytes and size > self._limit_bytes:
@@ -143,10 +153,20 @@ class Receiver:
     def _write(self, buffers: Sequence[bytes], received: int) -> None:
         self._check_limit(received)
         if received - self._old_size > self._charged:
-            more = max(CHARGE_BYTES, received - self._old_size - self._charged)
-            self._nodes.charge(self._upload.path, size=more, files=0)
-            self._charged += more
+            self._charge_ahead(received - self._old_size - self._charged)
         self._upload.write_all(buffers)
+
+    def _charge_ahead(self, need: int) -> None:
+        """Count `need` bytes, and more of them at once where there is room, for that costs a transaction."""
+        ahead = max(CHARGE_BYTES, need)
+        try:
+            self._nodes.charge(self._upload.path, size=ahead, files=0)
+        except Fault:
+            if ahead == need:
+                raise
+            ahead = need
+            self._nodes.charge(self._upload.path, size=ahead, files=0)
+        self._charged += ahead
 
     def _sum(self, buffers: Sequence[bytes]) -> None:
         for running in self._hashes.values():

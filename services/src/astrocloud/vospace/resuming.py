@@ -13,7 +13,7 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import NodePath, Person
 from astrocloud.vospace.partial import Partial, Partials
-from astrocloud.vospace.uploads import Upload
+from astrocloud.vospace.uploads import Expected, Upload
 
 LIFETIME_S: Final = 7 * 86400
 """How long an upload can be resumed after it began, in seconds."""
@@ -110,6 +110,9 @@ class Resuming:
         except BlockingIOError:
             upload.close()
             raise Fault("vospace-node-busy", uri=str(partial.path)) from None
+        except BaseException:
+            upload.close()
+            raise
         return upload
 
     def append(self, partial: Partial, upload: Upload, data: bytes | bytearray) -> None:
@@ -129,11 +132,21 @@ class Resuming:
         if upload.size < partial.length:
             return False
         md5 = _md5(upload.descriptor) if upload.size <= _SUM_UP_TO_BYTES else None
-        old = upload.replaced.status.st_size if upload.replaced is not None else 0
+        counted = [0, 0]
+
+        def account(replaced: os.stat_result | None) -> None:
+            size = upload.size - (replaced.st_size if replaced is not None else 0) - partial.charged
+            files = (0 if replaced is not None else 1) - partial.new_files
+            self._nodes.charge(partial.path, size=size, files=files)
+            counted[:] = size, files
+
         with self._nodes.busy(partial.path):
-            upload.commit(md5=md5, must_be_new=not partial.replaces)
-            if self._partials.finish(partial.id, expires_at=time.time() + TOLD_S):
-                self._nodes.charge(partial.path, size=upload.size - old - partial.charged, files=0)
+            try:
+                upload.commit(md5=md5, expected=Expected(must_be_new=not partial.replaces), account=account)
+            except BaseException:
+                self._nodes.charge(partial.path, size=-counted[0], files=-counted[1])
+                raise
+            self._partials.finish(partial.id, expires_at=time.time() + TOLD_S)
         return True
 
     def cancel(self, person: Person, partial: Partial) -> None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from astrocloud.vospace import posix
+from astrocloud.vospace import acl, posix
 from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.marks import Marks
 from astrocloud.vospace.models import NodePath, is_hidden
 from astrocloud.vospace.removing import Only, Removed, check_all_among, check_among, check_removable, empty_and_remove
@@ -49,7 +50,7 @@ class Tree:
         Signs what is unfinished; see `marks`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, key: bytes = b"") -> None:
         self._root = root
         self.marks = Marks(key)
         self._descriptor: int | None = None

@@ -1,6 +1,5 @@
 """Transfers (VOSpace 2.1, section 6.4): where bytes go, moves and copies, and bytes that the service itself fetches."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -58,6 +57,8 @@ class Transfers:
         Addresses.
     run
         Runs a function in a worker thread.
+    run_job
+        Runs one that may last, with a way to end it.
     remote
         The outside world.
     incoming
@@ -71,6 +72,7 @@ class Transfers:
         signer: Signer,
         settings: Settings,
         run: Callable[..., Awaitable[Any]],
+        run_job: Callable[..., Awaitable[Any]],
         remote: Remote,
         incoming: Incoming,
     ) -> None:
@@ -78,6 +80,7 @@ class Transfers:
         self._signer = signer
         self._settings = settings
         self._run = run
+        self._run_job = run_job
         self._remote = remote
         self._incoming = incoming
 
@@ -152,15 +155,12 @@ class Transfers:
             if asked.keep_bytes is None:
                 raise invalid_argument("a move or copy says which by keepBytes: true (copy), false (move)")
             bringing = Bringing(nodes=self._nodes, person=person, turn=turn, copies=asked.keep_bytes)
-            work = asyncio.ensure_future(self._run(bringing.bring, asked.target, target))
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                bringing.stop.set()
-                # Who ended the job is told so when nothing more can appear.
-                await asyncio.wait([work])
-                work.exception()
-                raise
+            # Who ends the job is told so when nothing more can appear.
+            place: NodePath = await self._run_job(lambda: bringing.bring(asked.target, target), end=bringing.stop.set)
+            return place
+        if person.name is None and asked.direction in {PULL_TO, PUSH_FROM}:
+            # Nobody in particular does not have this service speak to others.
+            raise Fault("vospace-permission-denied", uri=str(asked.target))
         if asked.direction == PULL_TO:
             await self._pull(person, asked)
         elif asked.direction == PUSH_FROM:

@@ -7,19 +7,24 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from astrocloud.vospace import acl, attributes, posix
 from astrocloud.vospace.errors import Fault
-from astrocloud.vospace.identity import Identity, acting_as
+from astrocloud.vospace.identity import Identity, acting_as, can_switch
 from astrocloud.vospace.models import NodePath
 from astrocloud.vospace.storage import Tree, hidden_name, new_mode, refusal, sync_folder
 
 ANNOUNCED_FROM_BYTES = 1 << 20
 """From this announced length on, the room on the disk is taken before the first byte."""
+
+
+_places = tuple(threading.Lock() for _ in range(256))
+"""Which of them is held while a name gets another file follows from the name and its folder."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,36 @@ class Replaced:
 def etag(status: os.stat_result) -> str:
     """Return the strong entity tag of a file's bytes: another file or a later change never has the same."""
     return f'"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"'
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must have the name when an upload is put there (RFC 9110, section 13.1)."""
+
+    must_be_new: bool = False
+    """Nothing."""
+    must_match: str | None = None
+    """The file with this entity tag."""
+    unmodified_since_s: int | None = None
+    """A file that was not modified after this moment, in seconds since the epoch."""
+
+    def holds(self, found: Replaced | None) -> bool:
+        """Whether `found`, or nothing, is what is expected."""
+        if found is None:
+            return self.must_match is None and self.unmodified_since_s is None
+        since = self.unmodified_since_s
+        return (
+            not self.must_be_new
+            and self.must_match in {None, found.etag}
+            and (since is None or int(found.status.st_mtime) <= since)
+        )
+
+
+ANYTHING = Expected()
+
+
+def _no_account(_replaced: os.stat_result | None) -> None:
+    """Count nothing."""
 
 
 class Upload:
@@ -60,7 +95,7 @@ class Upload:
 
     @property
     def created(self) -> bool:
-        """Whether nothing was there when the upload began."""
+        """Whether nothing was there when the upload began; once it is in its place, whether nothing was there then."""
         return self.replaced is None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -94,24 +129,54 @@ class Upload:
                 return
             raise refusal(err, self.path) from err
 
-    def commit(self, *, md5: str | None, must_be_new: bool = False, must_match: str | None = None) -> os.stat_result:
+    def commit(
+        self,
+        *,
+        md5: str | None,
+        expected: Expected = ANYTHING,
+        account: Callable[[os.stat_result | None], None] = _no_account,
+    ) -> os.stat_result:
         """Put the file in its place; return its status.
+
+        Uploads to the same name, in this process, come one after the other here: what one expects, and what it counts,
+        is what the other left.
 
         Parameters
         ----------
         md5
             The sum of the bytes, in hexadecimal, where it was computed.
-        must_be_new
-            Refuse when anything has the name by now.
-        must_match
-            Refuse unless the file that has the name still has this entity tag.
+        expected
+            What must have the name by now.
+        account
+            Told of the file that goes, if any, before it does; what it raises keeps it there.
 
         Raises
         ------
         Fault
-            ``PreconditionFailed``, ``ContainerNotFound`` (the folder went meanwhile), ``PermissionDenied``.
+            ``PreconditionFailed``, ``ContainerNotFound`` (the folder went meanwhile), ``PermissionDenied``, and what
+            `begin` raises for what has the name by now.
         """
         os.ftruncate(self.descriptor, self.size)
+        with self._alone():
+            status = self._put_in_place(md5, expected, account)
+        self.close()
+        return status
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        folder = os.fstat(self._folder)
+        with _places[hash((folder.st_dev, folder.st_ino, self.path.name)) % len(_places)]:
+            yield
+
+    def _put_in_place(
+        self, md5: str | None, expected: Expected, account: Callable[[os.stat_result | None], None]
+    ) -> os.stat_result:
+        with acting_as(self._identity):
+            # Not as it was when the bytes began to come: it may have been replaced, or shared with others, since.
+            self.replaced = _replaced(self._tree, self.path, self._folder)
+        if not expected.holds(self.replaced):
+            raise Fault("vospace-precondition", uri=str(self.path))
+        account(self.replaced.status if self.replaced is not None else None)
         self._keep_what_the_old_one_had()
         # Exact, where the kernel's own stamp is coarse: a write within the same tick has another time.
         now = time.time_ns()
@@ -122,9 +187,7 @@ class Upload:
         name = self.path.name
         with acting_as(self._identity):
             try:
-                if must_match is not None and self._tag_now() != must_match:
-                    raise Fault("vospace-precondition", uri=str(self.path))
-                if must_be_new:
+                if expected.must_be_new:
                     posix.rename_new(self.hidden, self._folder, name, self._folder)
                 else:
                     os.rename(self.hidden, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -135,9 +198,7 @@ class Upload:
             except OSError as err:
                 raise refusal(err, self.path) from err
         sync_folder(self._folder)
-        status = os.fstat(self.descriptor)
-        self.close()
-        return status
+        return os.fstat(self.descriptor)
 
     def abandon(self) -> None:
         """Leave no trace."""
@@ -151,12 +212,6 @@ class Upload:
             self._closed = True
             os.close(self.descriptor)
             os.close(self._folder)
-
-    def _tag_now(self) -> str | None:
-        try:
-            return etag(os.stat(self.path.name, dir_fd=self._folder, follow_symlinks=False))
-        except FileNotFoundError:
-            return None
 
     def _keep_what_the_old_one_had(self) -> None:
         """Give the new file the owner, the permissions and the properties of the one it replaces."""
@@ -263,10 +318,17 @@ def reopen(tree: Tree, path: NodePath, identity: Identity, hidden: bytes) -> Upl
     """
     with tree.place(path) as place:
         replaced = _replaced(tree, path, place.folder)
+        # Not waiting, and nothing but what was made for it: its owner may have put anything in its place.
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = os.open(hidden, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.folder)
+            descriptor = os.open(hidden, flags, dir_fd=place.folder)
         except OSError as err:
             raise tree.refusal(err, path) from err
+        status = os.fstat(descriptor)
+        owner = identity.uid if can_switch() else os.geteuid()
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_nlink != 1:
+            os.close(descriptor)
+            raise Fault("vospace-node-not-found", uri=str(path))
         upload = Upload(
             tree=tree, path=path, identity=identity, folder=os.dup(place.folder), hidden=hidden, descriptor=descriptor
         )
