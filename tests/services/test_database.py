@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from astrocloud.core.database import metadata, open_database, sqlite_url, upgrade_database
+from astrocloud.core.database import keep_no_nul, metadata, open_database, sqlite_url, upgrade_database
 from astrocloud.core.errors import StartError
 from tests.repository.files import REPOSITORY
 
@@ -132,3 +132,16 @@ def test_a_transaction_that_fails_changes_nothing(engine: Engine, tmp_path: Path
     reader = sqlite3.connect(tmp_path / "astrocloud.sqlite")
     assert reader.execute("SELECT count(*) FROM sqlite_master WHERE name = 'half'").fetchone() == (0,)
     reader.close()
+
+
+@pytest.mark.parametrize("given", [{"name": "ada\0"}, [{"name": "ada\0"}]])
+def test_a_zero_byte_is_never_sent_to_postgresql(engine: Engine, monkeypatch: pytest.MonkeyPatch, given: object):
+    """It refuses the whole statement: what somebody sends as a name would be a fault of ours."""
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE people (name TEXT)"))
+        keep_no_nul(engine)
+        monkeypatch.setattr(engine.dialect, "name", "postgresql")
+        connection.execute(text("INSERT INTO people VALUES (:name)"), given)
+        monkeypatch.undo()
+        sent = [row[0] for row in connection.execute(text("SELECT name FROM people"))]
+    assert sent == ["ada\ufffd"]

@@ -10,6 +10,7 @@ from sqlalchemy import event
 from tornado.ioloop import PeriodicCallback
 from traitlets import Bool, Integer, default
 
+from astrocloud.core.database import keep_no_nul
 from astrocloud_hub.bodies import LimitedApplication
 from astrocloud_hub.caretaker import Caretaker
 from astrocloud_hub.keeping import keep_parent
@@ -51,6 +52,7 @@ class AstrocloudHub(JupyterHub):
         """Open the database in a way in which readers and the writer do not wait for each other."""
         super().init_db()
         engine = self.session_factory.kw["bind"] if hasattr(self.session_factory, "kw") else self.db.get_bind()
+        keep_no_nul(engine)
         if engine.dialect.name == "sqlite":
 
             @event.listens_for(engine, "connect")

@@ -11,7 +11,7 @@ import zlib
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
@@ -110,6 +110,8 @@ def _open_postgresql(url: str, *, owner: str) -> Engine:
         space=_TURNS, owner=zlib.crc32(owner.encode()) & 0x7FFFFFFF
     )
 
+    keep_no_nul(engine)
+
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # What SQLite's BEGIN IMMEDIATE is on one machine: whoever reads and then writes, as choosing the next user id
@@ -117,6 +119,27 @@ def _open_postgresql(url: str, *, owner: str) -> Engine:
         connection.execute(take_turns)
 
     return engine
+
+
+def keep_no_nul(engine: Engine) -> None:
+    """Let texts with a zero byte be looked for, and not found, on PostgreSQL as on SQLite.
+
+    No text there holds one, and it refuses a statement with such a parameter; what somebody sends as a name must not
+    be a fault of ours. U+FFFD stands in its place, which is in no name.
+    """
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("\0", "\ufffd") if "\0" in value else value
+        if isinstance(value, dict):
+            return {name: replace(each) for name, each in value.items()}
+        return type(value)(map(replace, value)) if isinstance(value, list | tuple) else value
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def _replace(
+        connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object
+    ) -> tuple[str, Any]:
+        return statement, replace(parameters) if connection.dialect.name == "postgresql" else parameters
 
 
 def wait_for_database(engine: Engine, *, within_s: float = 300.0) -> None:
