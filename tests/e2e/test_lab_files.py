@@ -98,6 +98,7 @@ def test_share_and_copy_the_address_of_files(platform: Platform, open_browser: C
     assert f"{address.scheme}://{address.netloc}" == platform.url
     assert address.path == "/services/vospace/my-files"
     assert parse_qs(address.query) == {"path": [f"/home/{name}/b 50%.txt"], "share": ["1"]}
+    expect(opened.value.get_by_role("dialog")).to_contain_text("b 50%.txt", timeout=LAB_TIMEOUT_MS)
 
 
 def test_entries_without_a_chinese_name_get_one(

@@ -1,8 +1,12 @@
 """My files in a browser: previews of real files, of large ones, and of hostile ones."""
 
+import gzip
+import json
 import re
+import struct
 import subprocess
 import textwrap
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -63,6 +67,15 @@ def test_previews_of_real_files_and_no_script_of_a_file_runs(
     expect(image).to_contain_text("300 × 300")
     assert drawn(page, 0) > 50, "the image is empty"
     assert drawn(page, 1) > 3, "there is no grid"
+    shown = {pixels(page)}
+    for label, value in (("fits-stretch", "log"), ("fits-cut", "90"), ("fits-stretch", "linear")):
+        image.get_by_label(said_in(label)).select_option(value)
+        shown.add(pixels(page))
+    image.get_by_label(said_in("fits-invert")).check()
+    shown.add(pixels(page))
+    assert len(shown) == 5, "a choice changes nothing"
+    image.get_by_label(said_in("fits-grid")).uncheck()
+    assert drawn(page, 1) == 1, "the grid stays"
     for name, unit in (("t.fits", "deg"), ("t.vot", "deg"), ("b.vot", "deg"), ("t.csv", ""), ("t.parquet", "double")):
         table = preview(page, name).locator("table")
         expect(table.locator("tbody tr")).to_have_count(2)
@@ -97,13 +110,120 @@ def drawn(page: Page, number: int) -> int:
     return found
 
 
+def pixels(page: Page) -> str:
+    """Return the image of the preview, as it is drawn."""
+    text: str = page.evaluate("document.querySelector('#fi-preview canvas').toDataURL()")
+    return text
+
+
+def fits(side: int) -> bytes:
+    """Return the header of an image of 4-byte numbers."""
+    cards = [("SIMPLE", "T"), ("BITPIX", "-32"), ("NAXIS", "2"), ("NAXIS1", str(side)), ("NAXIS2", str(side))]
+    text = "".join(f"{name:<8}= {value:>20}".ljust(80) for name, value in cards) + "END".ljust(80)
+    return text.ljust(-(-len(text) // 2880) * 2880).encode()
+
+
+def test_preview_says_what_it_leaves_out(open_browser: Callable[..., Page], felt: dict[str, Path]) -> None:
+    home = felt["fiona"]
+    cell = {"cell_type": "code", "metadata": {}, "source": "1", "outputs": []}
+    error = {"output_type": "error", "ename": "E", "evalue": "v", "traceback": "one text\x1b[31m in red"}
+    outputs = [error, {"output_type": "error", "ename": "Bad", "evalue": "value"}, {"output_type": "display_data"}]
+    first = {**cell, "source": "x" * 150_000, "outputs": [*outputs, *[{"output_type": "stream", "text": "s"}] * 200]}
+    document = {"cells": [first, *[cell] * 499], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    write(home, "left-out/long.ipynb", json.dumps(document).encode())
+    # A third of the rows is there; of the other, packed, as much as is unpacked for a preview.
+    write(home, "left-out/short.fits", fits(300) + numbers(300 * 100))
+    packed = write(home, "left-out/large.fits.gz")
+    with gzip.open(packed, "wb", compresslevel=1) as file:
+        file.write(fits(9000))
+        line = numbers(9000)
+        for _row in range(9000):
+            file.write(line)
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/left-out")
+    place = preview(page, "long.ipynb")
+    expect(place).to_contain_text(said_in("notebook-some", shown="400", total="500"))
+    expect(place).to_contain_text(said_in("notebook-outputs", shown="100", total="203"))
+    expect(place).to_contain_text(said_in("notebook-cut", shown="100,000", total="150,000"))
+    expect(place.locator("pre", has_text=re.compile("^one text in red$"))).to_be_visible()
+    expect(place.locator("pre", has_text=re.compile("^Bad: value$"))).to_be_visible()
+    place = preview(page, "short.fits")
+    expect(place).to_contain_text(said_in("fits-short"))
+    assert opaque(page) == 300 * 100
+    place = preview(page, "large.fits.gz")
+    expect(place).to_contain_text(re.compile("Only the first 256"))
+    assert 0.75 < opaque(page) / 1000**2 < 0.9
+
+
+def numbers(many: int) -> bytes:
+    return struct.pack(">2f", 1, 2) * (many // 2)
+
+
+def opaque(page: Page) -> int:
+    """Return how many pixels the image of the preview has something at."""
+    found: int = page.evaluate(
+        """() => {
+          const canvas = document.querySelector('#fi-preview canvas');
+          const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+          let many = 0;
+          for (let at = 3; at < data.length; at += 4) many += data[at] === 255;
+          return many;
+        }"""
+    )
+    return found
+
+
+def test_preview_of_hostile_files_does_not_freeze_the_page(
+    open_browser: Callable[..., Page], felt: dict[str, Path]
+) -> None:
+    home = felt["fiona"]
+    many = 1_000_000
+    html = [text * (many // len(text)) for text in ("<table>", "<!--", "<", "<table><tr><td", "&#1", "<td ")]
+    prose = [text * (many // len(text)) for text in ("[", "[x](", "*a", "**a", "`", "# #", "![")]
+    prose.append("# " + "#" * many + "x")
+    cells = [
+        *({"cell_type": "code", "source": "", "outputs": [{"output_type": "display_data", "data": {"text/html": each}}]}
+          for each in html),
+        *({"cell_type": "markdown", "source": each} for each in prose),
+        {"cell_type": "code", "source": "", "outputs": [{"output_type": "stream", "text": "\x1b[" * many}] * 3},
+    ]  # fmt: skip
+    write(home, "hostile/n.ipynb", json.dumps({"cells": cells}).encode())
+    begins = "<VOTABLE><TABLE><FIELD name='a' datatype='char'/><DATA><TABLEDATA>"
+    inner = ("<!--", "<TR>", "<TR><TD>", "<TR><TD><![CDATA[", "<TR><TD", "<TR ", "<FIELD ", "<FIELD a", "a" * 99 + " ")
+    for number, text in enumerate(inner):
+        write(home, f"hostile/{number}.vot", (begins + text * (many // len(text))).encode())
+        write(home, f"hostile/h{number}.vot", ("<VOTABLE><TABLE><FIELD " + text * (many // len(text))).encode())
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/hostile")
+    computed = page.context.new_cdp_session(page)
+    computed.send("Performance.enable", {"timeDomain": "threadTicks"})
+    for name in ("n.ipynb", *(f"{kind}{number}.vot" for kind in ("", "h") for number in range(len(inner)))):
+        preview(page, name)
+        spent = {each["name"]: each["value"] for each in computed.send("Performance.getMetrics")["metrics"]}
+        assert spent["TaskDuration"] < 20, name
+
+
+def test_preview_of_an_image(open_browser: Callable[..., Page], felt: dict[str, Path]) -> None:
+    home = felt["fiona"]
+    line = b"\0" + bytes(range(7)) * 3
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 7, 3, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(line * 3)),
+        (b"IEND", b""),
+    )
+    data = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    write(home, "images/天 #1.png", b"\x89PNG\r\n\x1a\n" + data)
+    write(home, "images/broken.png", b"\x89PNG\r\n\x1a\n")
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/images")
+    place = preview(page, "天 #1.png")
+    expect(place).to_contain_text("7 × 3")
+    expect(place.get_by_role("img", name="天 #1.png")).to_be_visible()
+    expect(preview(page, "broken.png")).to_contain_text(said_in("preview-broken"))
+
+
 def test_preview_of_a_large_image_fetches_only_what_it_shows(
     open_browser: Callable[..., Page], felt: dict[str, Path]
 ) -> None:
     side = 20_000
-    cards = [("SIMPLE", "T"), ("BITPIX", "-32"), ("NAXIS", "2"), ("NAXIS1", str(side)), ("NAXIS2", str(side))]
-    header = "".join(f"{name:<8}= {value:>20}".ljust(80) for name, value in cards) + "END".ljust(80)
-    file = write(felt["fiona"], "large/sky.fits", header.ljust(2880).encode())
+    file = write(felt["fiona"], "large/sky.fits", fits(side))
     with file.open("r+b") as opened:
         opened.truncate(2880 + side * side * 4)
     page = enter(open_browser(), "fiona", "?path=/home/fiona/large")

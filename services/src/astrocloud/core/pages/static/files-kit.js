@@ -158,7 +158,7 @@ export function sortOf(entry) {
   const type = aim.type ?? "";
   const name = entry.name.toLowerCase();
   if (/\.ipynb$/.test(name)) return "notebook";
-  if (/\.(fits?|fts)(\.gz)?$/.test(name) || type === "application/fits") return "sky";
+  if (/\.(fits?|fts)(\.gz|\.fz)?$/.test(name) || type === "application/fits") return "sky";
   if (/\.(vot|votable|csv|tsv|parquet|pq|ecsv)$/.test(name)) return "table";
   if (type.startsWith("image/")) return "image";
   if (/\.(zip|tar|gz|tgz|bz2|xz|zst|7z)$/.test(name)) return "archive";
