@@ -14,7 +14,7 @@ from aiohttp import web
 
 from astrocloud.core import auth
 from astrocloud.core.errors import RequestError
-from astrocloud.core.web import REQUEST_ID, language_of, logged_path, wants_page
+from astrocloud.core.web import PRINCIPAL, REQUEST_ID, language_of, logged_path, wants_page
 from astrocloud.core.words import HTML_LANGUAGE
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.homes import Homes
@@ -198,7 +198,7 @@ def answering(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except Fault as fault:
-            signed_out = fault.code == "vospace-permission-denied" and request.get("principal") is None
+            signed_out = fault.code == "vospace-permission-denied" and request.get(PRINCIPAL) is None
             if signed_out and wants_page(request) and request.method in {"GET", "HEAD"}:
                 await auth.require(request)  # sends a browser to sign in
             response = fault_response(request, fault)

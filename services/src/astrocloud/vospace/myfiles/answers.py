@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from astrocloud.core.web import PRINCIPAL
 from astrocloud.vospace.api import PREFIX
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import NodePath
@@ -15,18 +16,34 @@ API: Final = f"{PREFIX}/api"
 LIMIT_BYTES: Final = 16 << 20
 """The largest document that is taken: the names of a hundred thousand files."""
 
+VALUES_LIMIT: Final = 1_000_000
+"""How many values a document may have: an empty list is two bytes in it and fifty in memory."""
+
 _AT_ONCE_BYTES: Final = 1 << 16
 
 
 async def document_of(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body. Raises `Fault` (``InvalidArgument``, ``RequestEntityTooLarge``)."""
+    """Return the JSON object in the body. Raises `Fault` (``InvalidArgument``, ``RequestEntityTooLarge``).
+
+    To be called when it is known who asks: a large one is taken of people who are signed in alone.
+    """
+    limit = LIMIT_BYTES if request.get(PRINCIPAL) is not None else _AT_ONCE_BYTES
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
     found = bytearray()
     async for chunk in request.content.iter_chunked(1 << 16):
         found += chunk
-        if len(found) > LIMIT_BYTES:
-            raise Fault("vospace-too-large", reason=f"a document may have {LIMIT_BYTES} bytes")
+        if len(found) > limit:
+            raise _too_large(limit)
+    if sum(map(found.count, b",[{")) > VALUES_LIMIT:
+        raise _too_large(limit)
     # What takes long to read must not keep everybody else from being answered.
     return _parsed(found) if len(found) <= _AT_ONCE_BYTES else await asyncio.to_thread(_parsed, found)
+
+
+def _too_large(limit: int) -> Fault:
+    # Made where it is raised: one that is also a name there would hold the frame, and what has come, for long.
+    return Fault("vospace-too-large", reason=f"a document may have {limit} bytes and {VALUES_LIMIT} values")
 
 
 def _parsed(text: bytearray) -> dict[str, Any]:
