@@ -342,6 +342,9 @@ class NetworkPolicies(Block):
     """Whether the chart writes policies. They hold only where the cluster's network enforces them."""
     from_: list[Raw] = Field(default=[], alias="from")
     """Who reaches the proxy, as a policy's ``from``; empty: everybody."""
+    except_: list[Annotated[str, Field(pattern=r"^[0-9a-fA-F:.]+/[0-9]{1,3}$")]] = Field(default=[], alias="except")
+    """Networks at public addresses that are none of people's business, such as that of the nodes and of the cluster's
+    API: neither servers nor transfers reach them. Private networks are never reached."""
     dns: list[Raw] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
     """Where names are looked up, as a policy's ``to``; add the address of a cache that runs on the nodes."""
 
@@ -356,6 +359,10 @@ class PriorityClasses(Block):
 class Monitoring(Block):
     """Prometheus."""
 
+    from_: list[Raw] = Field(default=[], alias="from")
+    """Where Prometheus runs, as a policy's ``from``: it reaches the hub and the services then."""
+    runbooks: str = Field(default="", pattern=r"^(https?://[^#]+)?$")
+    """The page of the runbooks as you publish it: alerts link to it as ``runbook_url``."""
     serviceMonitor: bool = False
     """Whether the chart writes ServiceMonitors, whose kind has to be known to the cluster."""
     alerts: bool = False

@@ -5,6 +5,7 @@ import hmac
 import json
 import re
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -315,9 +316,21 @@ def test_no_secret_is_in_the_log(platform: Platform) -> None:
         "passport-client",
         "service-portal",
         "service-operator",
+        "service-monitoring",
     )
     secrets = [platform.secrets.get(name).get_secret_value() for name in names]
     secrets += [token, *browser.jar.values()]
     assert not [value for value in secrets if len(value) > 8 and value in log]
     for line in log.splitlines():
         assert json.loads(line)["part"] == "hub"
+
+
+def test_prometheus_reads_metrics_and_nothing_else(platform: Platform) -> None:
+    token = platform.secrets.get("service-monitoring").get_secret_value()
+    request = urllib.request.Request(f"{platform.url}/hub/metrics", headers={"Authorization": f"token {token}"})
+
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert "jupyterhub_running_servers" in answer.read().decode()
+
+    assert platform.api("GET", "/users", token=token).status == 403
+    assert platform.api("GET", "/proxy", token=token).status == 403

@@ -338,7 +338,7 @@ def test_how_long_a_part_stays_on_a_lost_node_is_the_operator_s_to_say() -> None
 READS = {
     "hub": {
         *("hub-cookie", "hub-crypt", "proxy-token", "internal", "passport-client", "database-password"),
-        *("service-operator", "service-portal", "service-passport", "service-vospace"),
+        *("service-operator", "service-monitoring", "service-portal", "service-passport", "service-vospace"),
     },
     "passport": {
         *("internal", "passport-client", "passport-keys", "proxy-token", "canary", "database-password"),
@@ -377,6 +377,34 @@ def test_the_password_of_an_external_database_is_the_operator_s(part: str) -> No
 
     assert {"database-password", "database-ca"} <= found.keys() <= READS[part] | {"database-ca"}
     assert {name for name, secret in found.items() if secret == "mine"} == {"database-password", "database-ca"}
+
+
+def test_prometheus_has_what_it_needs() -> None:
+    made = objects(
+        *("--set", "monitoring.serviceMonitor=true", "--set", "monitoring.alerts=true"),
+        *("--set", "monitoring.runbooks=https://docs.example.org/runbooks.html"),
+    )
+    monitors = {each["metadata"]["name"]: each["spec"] for each in made if each["kind"] == "ServiceMonitor"}
+    (rules,) = [each["spec"]["groups"] for each in made if each["kind"] == "PrometheusRule"]
+    services = {each["metadata"]["name"]: each for each in made if each["kind"] == "Service"}
+
+    assert {name.rpartition("-")[2] for name in monitors} == {"hub", *SERVICES}
+    for name, monitor in monitors.items():
+        (endpoint,) = monitor["endpoints"]
+        assert monitor["selector"]["matchLabels"].items() <= services[name]["metadata"]["labels"].items()
+        assert endpoint["port"] in {port["name"] for port in services[name]["spec"]["ports"]}
+    authorization = monitors["astrocloud-hub"]["endpoints"][0]["authorization"]
+    assert authorization["credentials"] == {"name": "astrocloud-secrets", "key": "service-monitoring"}
+    alerts = [rule for group in rules for rule in group["rules"]]
+    headings = {
+        heading.lower()
+        for heading in re.findall(
+            r"(?m)^#+ (\w+)$", (CHART.parents[1] / "docs/operator/runbooks.md").read_text(encoding="utf-8")
+        )
+    }
+    links = [alert["annotations"]["runbook_url"].partition("#") for alert in alerts]
+    assert {page for page, _, _ in links} == {"https://docs.example.org/runbooks.html"}
+    assert {anchor for _, _, anchor in links} <= headings
 
 
 def test_a_secret_that_the_configuration_names_is_there_for_whom_it_concerns() -> None:

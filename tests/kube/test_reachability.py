@@ -1,6 +1,7 @@
 """Who may connect to whom: the policies that the chart and the spawner write, evaluated for every pair."""
 
 import subprocess
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -155,6 +156,27 @@ def test_the_proxy_can_be_kept_to_those_in_front_of_it() -> None:
     assert reaches(policies, places["stranger"], places["vospace"], 8082)
     assert not reaches(policies, places["people"], places["vospace"], 8082)
     assert reaches(policies, places["ann"], places["vospace"], 8082)
+
+
+@pytest.mark.parametrize("network", ["203.0.113.0/24", "2001:db8::/32"])
+def test_what_the_operator_keeps_out_of_the_internet_is_not_reached(network: str) -> None:
+    policies, places = policies_and_places("--set-json", f'networkPolicies.except=["{network}"]')
+    outside = Place(name="nodes", address=str(ip_network(network)[9]))
+
+    for source in ("ann", "vospace"):
+        assert not reaches(policies, places[source], outside, 443)
+        assert reaches(policies, places[source], Place(name="other", address="198.51.100.77"), 443)
+
+
+def test_prometheus_reaches_what_it_is_let_to() -> None:
+    source = 'monitoring.from=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"elsewhere"}}}]'
+    policies, places = policies_and_places("--set-json", source)
+
+    for part in ("portal", "passport", "vospace"):
+        assert reaches(policies, places["stranger"], places[part], 8080)
+    assert reaches(policies, places["stranger"], places["hub"], 8081)
+    assert not reaches(policies, places["stranger"], places["database"], 5432)
+    assert not reaches(policies, places["stranger"], places["proxy"], 8001)
 
 
 def test_transfers_reach_the_private_networks_that_the_operator_names() -> None:

@@ -188,7 +188,7 @@ securityContext:
 {{- $tokens := list -}}
 {{- range include "astrocloud.serviceNames" .root | fromJsonArray }}{{ $tokens = append $tokens (printf "service-%s" .) }}{{ end -}}
 {{- $own := dict
-  "hub" (concat (list "hub-cookie" "hub-crypt" "proxy-token" "internal" "passport-client" "service-operator") $tokens)
+  "hub" (concat (list "hub-cookie" "hub-crypt" "proxy-token" "internal" "passport-client" "service-operator" "service-monitoring") $tokens)
   "passport" (list "internal" "passport-client" "passport-keys" "proxy-token" "canary" "service-operator" "service-passport")
   "portal" (list "canary" "service-portal")
   "test" (list "canary" "service-operator")
@@ -248,6 +248,18 @@ securityContext:
 {{- /* The services there are: every key of `services` but the image. */}}
 {{- define "astrocloud.serviceNames" -}}
 {{- omit .Values.services "image" | keys | sortAlpha | toJson -}}
+{{- end -}}
+
+{{- /* The internet, as peers of a network policy: no private network, not where a cloud tells a machine its secrets, and not
+     what the operator keeps out of it. */}}
+{{- define "astrocloud.internet" -}}
+{{- $four := list "10.0.0.0/8" "100.64.0.0/10" "169.254.0.0/16" "172.16.0.0/12" "192.168.0.0/16" -}}
+{{- $six := list "fc00::/7" "fe80::/10" -}}
+{{- range .Values.networkPolicies.except }}
+{{- if contains ":" . }}{{ $six = append $six . }}{{ else }}{{ $four = append $four . }}{{ end -}}
+{{- end -}}
+- ipBlock: {cidr: 0.0.0.0/0, except: {{ toJson $four }}}
+- ipBlock: {cidr: "::/0", except: {{ toJson $six }}}
 {{- end -}}
 
 {{- /* One of our parts, and people's servers, as a network policy names them. */}}

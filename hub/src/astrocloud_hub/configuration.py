@@ -127,9 +127,10 @@ def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
             ("vospace", VOSPACE_CLIENT_SCOPES),
         )
     ]
-    c.JupyterHub.services.append(
-        {"name": "operator", "api_token": secrets.get("service-operator").get_secret_value(), "display": False}
-    )
+    c.JupyterHub.services += [
+        {"name": name, "api_token": secrets.get(f"service-{name}").get_secret_value(), "display": False}
+        for name in ("operator", "monitoring")
+    ]
     c.JupyterHub.oauth_require_pkce = True
     # A token in a browser's cookie for a service or a server; renewed by silent redirects.
     c.JupyterHub.oauth_token_expires_in = 14 * 86400

@@ -119,4 +119,5 @@ def roles() -> list[dict[str, Any]]:
             "scopes": list(OPERATOR_SCOPES),
             "services": ["operator"],
         },
+        {"name": "monitoring", "description": "Prometheus", "scopes": ["read:metrics"], "services": ["monitoring"]},
     ]
