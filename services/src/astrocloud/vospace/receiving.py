@@ -1,11 +1,10 @@
-"""Taking bytes into an upload: in pieces of a megabyte, each written and summed in a worker thread."""
+"""Taking bytes into an upload: in pieces of a megabyte, written in one worker thread and summed in another."""
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -13,10 +12,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from astrocloud.vospace.digests import ALGORITHMS
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.summing import Sums
 from astrocloud.vospace.uploads import Upload
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 PIECE_BYTES: Final = 1 << 20
 _MOST_BUFFERS: Final = 512
@@ -63,13 +60,12 @@ class Receiver:
         self._old_size = old.status.st_size if old is not None else 0
         self._charged = 0
         self._new_files = 1 if upload.created else 0
-        self._hashes: dict[str, _Hash] = {}
+        self._sums = Sums({}, executor)
 
     @property
     def md5(self) -> str | None:
         """The MD5 of what was received, in hexadecimal, if it was asked for."""
-        found = self._hashes.get("md5")
-        return found.hexdigest() if found is not None else None
+        return self._sums.hexdigest("md5")
 
     def open_account(self, length: int | None) -> None:
         """Count what is announced. Raises `Fault` when it is too much for the limit or the quota."""
@@ -108,7 +104,7 @@ class Receiver:
         Fault
             ``TransferFailed`` when the body ends before `length`, ``QuotaExceeded``, ``RequestEntityTooLarge``.
         """
-        self._hashes = {name: hashlib.new(ALGORITHMS[name], usedforsecurity=False) for name in algorithms}
+        self._sums = Sums({name: ALGORITHMS[name] for name in algorithms}, self._executor)
         pending: asyncio.Future[None] | None = None
         piece = _Piece()
         received = 0
@@ -126,6 +122,7 @@ class Receiver:
             received += piece.size
             pending = asyncio.ensure_future(self._take(piece.buffers, received))
             await asyncio.shield(pending)
+            await self._sums.finish()
         except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError, ConnectionError) as err:
             raise self._incomplete(received, length) from err
         finally:
@@ -141,14 +138,14 @@ class Receiver:
         return Fault("vospace-incomplete", uri=str(self._upload.path), received=received, expected=expected)
 
     async def _take(self, buffers: Sequence[bytes], received: int) -> None:
-        """Write and sum a piece, beside each other."""
+        """Write a piece; it is summed beside that, and maybe not yet when this returns."""
         loop = asyncio.get_running_loop()
-        works = [loop.run_in_executor(self._executor, self._write, buffers, received)]
-        if self._hashes:
-            works.append(loop.run_in_executor(self._executor, self._sum, buffers))
-        await asyncio.wait(works)
-        for work in works:
-            work.result()
+        writing = loop.run_in_executor(self._executor, self._write, buffers, received)
+        try:
+            await self._sums.add(buffers)
+        finally:
+            await asyncio.wait([writing])
+        writing.result()
 
     def _write(self, buffers: Sequence[bytes], received: int) -> None:
         self._check_limit(received)
@@ -168,13 +165,8 @@ class Receiver:
             self._nodes.charge(self._upload.path, size=ahead, files=0)
         self._charged += ahead
 
-    def _sum(self, buffers: Sequence[bytes]) -> None:
-        for running in self._hashes.values():
-            for buffer in buffers:
-                running.update(buffer)
-
     def check(self, announced: dict[str, bytes]) -> None:
         """Raise `Fault` (``ChecksumMismatch``) unless the sums are those that were announced."""
         for algorithm, value in announced.items():
-            if self._hashes[algorithm].digest() != value:
+            if self._sums.digest(algorithm) != value:
                 raise Fault("vospace-checksum", uri=str(self._upload.path), algorithm=algorithm)
