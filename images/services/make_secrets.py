@@ -3,6 +3,11 @@
 It runs as a job inside the cluster, so that no key is ever in a chart's values or manifests. ``--name`` names the
 Secret; the arguments name the secrets, each 256 random bits as 64 hexadecimal digits. With an upgrade that needs a
 new secret only that one is added.
+
+``--certificate PART=NAME,NAME`` makes a certificate for a part of the platform that is called by these names, as
+``PART-certificate`` and ``PART-key``, and the authority that it is checked by as ``PART-ca``. The authority's own key
+is kept nowhere. A certificate of which less than a third is left, or that is for other names, is made anew; the old
+authority is believed besides the new one then, because the part has the old certificate until it is started again.
 """
 
 import argparse
@@ -13,9 +18,16 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+LIFETIME: Final = timedelta(days=3650)
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 API: Final = "https://kubernetes.default.svc"
 
@@ -39,16 +51,27 @@ class Cluster:
             return dict(json.load(answer))
 
 
-def ensure(cluster: Cluster, name: str, wanted: list[str]) -> list[str]:
-    """Return the secrets of `wanted` that were missing and are made now."""
+def ensure(cluster: Cluster, name: str, wanted: list[str], certificates: dict[str, list[str]]) -> list[str]:
+    """Return the secrets of `wanted` that were missing and are made now, and the certificates that had to be.
+
+    Parameters
+    ----------
+    certificates
+        A part -> the names that it is called by.
+    """
     try:
         there = cluster.send("GET", name)
     except urllib.error.HTTPError as err:
         if err.code != 404:
             raise
         there = {}
-    missing = [key for key in wanted if key not in (there.get("data") or {})]
-    data = {key: base64.b64encode(secrets.token_hex(32).encode()).decode() for key in missing}
+    held = {key: base64.b64decode(value) for key, value in (there.get("data") or {}).items()}
+    made = {key: secrets.token_hex(32).encode() for key in wanted if key not in held}
+    for part, names in certificates.items():
+        if not still_good(held.get(f"{part}-certificate", b""), names):
+            made |= certify(part, names, before=held.get(f"{part}-ca", b""))
+    missing = [*made]
+    data = {key: base64.b64encode(value).decode() for key, value in made.items()}
     if not there:
         document = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque", "data": data}
         cluster.send("POST", body=document)
@@ -59,14 +82,87 @@ def ensure(cluster: Cluster, name: str, wanted: list[str]) -> list[str]:
     return missing
 
 
+def still_good(text: bytes, names: list[str]) -> bool:
+    """Whether a certificate is for `names`, and a third of its time or more is left."""
+    if not text:
+        return False
+    found = x509.load_pem_x509_certificate(text)
+    given = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    left = found.not_valid_after_utc - datetime.now(UTC)
+    whole = found.not_valid_after_utc - found.not_valid_before_utc
+    return sorted(given.get_values_for_type(x509.DNSName)) == sorted(names) and left > whole / 3
+
+
+def certify(part: str, names: list[str], *, before: bytes) -> dict[str, bytes]:
+    """Return a new certificate of `part`, its key, and the authority, with the newest of those `before`."""
+    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Astrocloud: {part}")])
+    authority = _signed(issuer, issuer, authority_key.public_key(), authority_key, names=None)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    certificate = _signed(subject, issuer, key.public_key(), authority_key, names=names)
+    encoding = serialization.Encoding.PEM
+    newest = x509.load_pem_x509_certificates(before)[:1] if before else []
+    return {
+        f"{part}-ca": b"".join(each.public_bytes(encoding) for each in (authority, *newest)),
+        f"{part}-certificate": certificate.public_bytes(encoding),
+        f"{part}-key": key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    }
+
+
+def _signed(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    names: list[str] | None,
+) -> x509.Certificate:
+    """Return a certificate: an authority's where there are no names."""
+    now = datetime.now(UTC)
+    authority = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=names is None, path_length=0 if names is None else None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority), critical=False)
+        .add_extension(_usage(authority=names is None), critical=True)
+    )
+    if names is not None:
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        made = made.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    return made.sign(key, hashes.SHA256())
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def main() -> int:
     """Make what is missing; say which, never what."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--certificate", action="append", default=[], metavar="PART=NAME,NAME")
     parser.add_argument("secrets", nargs="+")
     options = parser.parse_args()
+    certificates = {part: names.split(",") for part, _, names in (text.partition("=") for text in options.certificate)}
     try:
-        made = ensure(Cluster(), options.name, options.secrets)
+        made = ensure(Cluster(), options.name, options.secrets, certificates)
     except urllib.error.HTTPError as err:
         sys.stderr.write(f"Secret {options.name}: the cluster answered {err.code} {err.reason}\n")
         return 1
