@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from astrocloud.core.errors import RequestError
+from astrocloud.core.places import Places
 from astrocloud.core.uws.models import (
     ABORTED,
     ACTIVE,
@@ -34,6 +35,8 @@ from astrocloud.core.uws.store import Hold, JobStore
 
 WAIT_LIMIT_S: Final = 60
 """The longest that one request waits for a job, in seconds."""
+LONGEST_S: Final = 10 * 365 * 86400
+"""The longest that a job may be given to execute, in seconds."""
 REAP_S: Final = 60
 """How often jobs whose time has come are looked for, in seconds."""
 BEAT_S: Final = 2.0
@@ -110,6 +113,10 @@ class Jobs:
         What to tell other processes of how far a job is; `None`: nothing.
     at_once
         How many execute at the same time; others are queued.
+    each
+        How many of one owner execute at the same time; those of nobody are one's.
+    kept
+        How many jobs one owner has; the oldest that do not run are forgotten for new ones.
     lifetime_s
         How long a job is kept unless its owner says otherwise, in seconds.
     longest_lifetime_s
@@ -126,7 +133,9 @@ class Jobs:
         work: Work,
         again: bool = False,
         progress: Callable[[str], str | None] = lambda _job_id: None,
-        at_once: int = 4,
+        at_once: int = 8,
+        each: int = 2,
+        kept: int = 1000,
         lifetime_s: int = 86400,
         longest_lifetime_s: int = 30 * 86400,
         beat_s: float = BEAT_S,
@@ -137,7 +146,8 @@ class Jobs:
         self._work = work
         self._again = again
         self._progress = progress
-        self._places = asyncio.Semaphore(at_once)
+        self._places = Places(at_once=at_once, each=each)
+        self._kept = kept
         self._lifetime = timedelta(seconds=lifetime_s)
         self._longest = timedelta(seconds=longest_lifetime_s)
         self._beat_s = beat_s
@@ -169,7 +179,7 @@ class Jobs:
             parameters=parameters,
             info=info,
         )
-        await asyncio.to_thread(self._store.add, job)
+        await asyncio.to_thread(self._store.add, job, keep=self._kept)
         return job
 
     async def get(self, job_id: str, owner: str | None) -> Job:
@@ -213,7 +223,7 @@ class Jobs:
 
     async def _do(self, job: Job) -> None:
         try:
-            async with self._places:
+            async with self._places.taken_by(job.owner):
                 job = replace(job, phase=EXECUTING, started_at=datetime.now(tz=UTC))
                 if await self._advance(job, expecting=frozenset({QUEUED}), mine=True):
                     await self._advance(await self._end_of(job), expecting=RUNNING, mine=True)
@@ -275,8 +285,8 @@ class Jobs:
         return await self._set(replace(job, destruction_at=min(moment, datetime.now(tz=UTC) + self._longest)))
 
     async def set_duration(self, job: Job, duration_s: int) -> Job:
-        """Let `job` execute so long at most, and return it."""
-        return await self._set(replace(job, duration_s=duration_s))
+        """Let `job` execute so long at most, or as long as is allowed, and return it."""
+        return await self._set(replace(job, duration_s=min(duration_s, LONGEST_S)))
 
     async def set_run_id(self, job: Job, run_id: str) -> Job:
         """Name `job` as its owner likes, and return it."""

@@ -76,10 +76,24 @@ class JobStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add(self, job: Job) -> None:
-        """Keep the new `job`."""
+    def add(self, job: Job, *, keep: int) -> None:
+        """Keep the new `job`, and of its owner's in the same list only the `keep` newest besides those that run."""
+        of_owner = (
+            select(jobs_table.c.id)
+            .where(
+                jobs_table.c.list == job.list,
+                jobs_table.c.owner == job.owner if job.owner is not None else jobs_table.c.owner.is_(None),
+                jobs_table.c.phase.not_in(RUNNING),
+            )
+            .order_by(jobs_table.c.created_at.desc())
+            .offset(keep)
+            .limit(100)
+        )
         with self._engine.begin() as connection:
             connection.execute(insert(jobs_table).values(**_columns(job)))
+            old = connection.scalars(of_owner).all()
+            if old:
+                connection.execute(delete(jobs_table).where(jobs_table.c.id.in_(old)))
 
     def get(self, list_name: str, job_id: str) -> Job | None:
         """Return the job, or `None`."""
