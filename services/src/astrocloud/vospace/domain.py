@@ -16,7 +16,8 @@ from astrocloud.vospace import acl, archives, attributes, copying, listing, posi
 from astrocloud.vospace.children import Children
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.gate import Gate
-from astrocloud.vospace.identity import access_tells, acting_as
+from astrocloud.vospace.identity import access_tells, acting_as, as_platform
+from astrocloud.vospace.locks import locked_below
 from astrocloud.vospace.models import (
     CONTAINER,
     DATA,
@@ -444,6 +445,7 @@ class Nodes:
         with self.busy(path), self._giving_back(path) as removed, self._as(person, path, acl.WRITE):
             with self.tree.place(path):
                 self._check_unlocked(path)  # after its folder: that one missing is another fault
+            self._check_unlocked_below(path)
             self.tree.remove(path, removed)
 
     @contextmanager
@@ -509,6 +511,7 @@ class Nodes:
         self._check_not_a_top(source)
         with self._as(person, source, acl.WRITE):
             self._check_unlocked(source)
+            self._check_unlocked_below(source)
             target = self._destination(source, target)
             self._gate.check(person, target, acl.WRITE)
             self._check_parent_unlocked(target)
@@ -610,6 +613,14 @@ class Nodes:
             raise Fault("vospace-node-locked", uri=str(path))
         self._check_parent_unlocked(path)
 
+    def _check_unlocked_below(self, path: NodePath) -> None:
+        """Refuse to take away a folder with something in it that somebody locked."""
+        with self.tree.place(path) as place, as_platform():
+            locked = locked_below(place.folder, path)
+        if locked is not None:
+            # Which one is not told: it may be in a folder that this person may not look into.
+            raise Fault("vospace-node-locked", uri=f"{path}/…")
+
     def _check_parent_unlocked(self, path: NodePath) -> None:
         try:
             with self.tree.node(path.parent) as descriptor:
@@ -638,10 +649,7 @@ class Nodes:
             self._gate.check(person, path, acl.WRITE)
             upload = begin(self.tree, path, person.identity, length=length)
             try:
-                if upload.replaced is not None:
-                    self._check_unlocked(path)
-                else:
-                    self._check_parent_unlocked(path)
+                self._check_takes_bytes(upload)
             except BaseException:
                 upload.abandon()
                 raise
@@ -650,7 +658,19 @@ class Nodes:
     def reopen_upload(self, person: Person, path: NodePath, hidden: bytes) -> Upload:
         """Open again the upload to `path` whose bytes are in the file `hidden`. Raises as `uploads.reopen` does."""
         with self._as(person, path, acl.WRITE):
-            return reopen(self.tree, path, person.identity, hidden)
+            upload = reopen(self.tree, path, person.identity, hidden)
+            try:
+                self._check_takes_bytes(upload)
+            except BaseException:
+                upload.close()
+                raise
+            return upload
+
+    def _check_takes_bytes(self, upload: Upload) -> None:
+        if upload.replaced is not None:
+            self._check_unlocked(upload.path)
+        else:
+            self._check_parent_unlocked(upload.path)
 
     @contextmanager
     def folder_of(self, person: Person, path: NodePath) -> Iterator[int]:

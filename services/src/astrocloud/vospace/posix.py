@@ -9,6 +9,7 @@ _SYS_OPENAT2: Final = 437
 """The same number on every architecture."""
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
 _RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
 _DESCRIPTOR_SLASHES: Final = 4  # "/proc/self/fd/7"
 
 _LISTING_ACLS: Final = frozenset({0xEF53, 0x58465342, 0x9123683E, 0x01021994})
@@ -118,6 +119,13 @@ def rename_new(source: bytes, source_folder: int, target: bytes, target_folder: 
         os.rename(source, target, src_dir_fd=source_folder, dst_dir_fd=target_folder)
     else:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def exchange(folder: int, one: bytes, other: bytes) -> None:
+    """Let two names in `folder` be each other's in one step. Raises `OSError`, also where that cannot be done."""
+    if _libc.renameat2(folder, one, folder, other, _RENAME_EXCHANGE):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
 
 
 def exists(folder: int, name: bytes) -> bool:

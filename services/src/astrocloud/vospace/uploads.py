@@ -10,12 +10,12 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from astrocloud.vospace import acl, attributes, posix
 from astrocloud.vospace.errors import Fault
-from astrocloud.vospace.identity import Identity, acting_as, can_switch
+from astrocloud.vospace.identity import Identity, acting_as, as_platform, can_switch
 from astrocloud.vospace.models import NodePath
 from astrocloud.vospace.storage import Tree, hidden_name, new_mode, refusal, sync_folder
 
@@ -90,6 +90,8 @@ class Upload:
         self.hidden = hidden
         self.descriptor = descriptor
         self.replaced: Replaced | None = None
+        self.lent = False
+        """Whether the platform made the hidden file: the person may write the old one, but make none in its folder."""
         self.size = 0
         self._closed = False
 
@@ -185,6 +187,9 @@ class Upload:
             attributes.write_md5(posix.proc_path(self.descriptor), os.fstat(self.descriptor), md5)
         os.fsync(self.descriptor)
         name = self.path.name
+        if self.lent:
+            self._exchange()
+            return os.fstat(self.descriptor)
         with acting_as(self._identity):
             try:
                 if expected.must_be_new:
@@ -200,9 +205,24 @@ class Upload:
         sync_folder(self._folder)
         return os.fstat(self.descriptor)
 
+    def _exchange(self) -> None:
+        """Put the file in the place of just the one that the person may write, as the platform."""
+        if self.replaced is None:
+            raise Fault("vospace-permission-denied", uri=str(self.path))
+        try:
+            posix.exchange(self._folder, self.hidden, self.path.name)
+        except OSError as err:
+            raise Fault("vospace-permission-denied", uri=str(self.path)) from err
+        old = os.stat(self.hidden, dir_fd=self._folder, follow_symlinks=False)
+        if (old.st_dev, old.st_ino) != (self.replaced.status.st_dev, self.replaced.status.st_ino):
+            posix.exchange(self._folder, self.hidden, self.path.name)  # another one got the name at this moment
+            raise Fault("vospace-permission-denied", uri=str(self.path))
+        os.unlink(self.hidden, dir_fd=self._folder)
+        sync_folder(self._folder)
+
     def abandon(self) -> None:
         """Leave no trace."""
-        with suppress(OSError):
+        with suppress(OSError), as_platform() if self.lent else nullcontext():
             os.unlink(self.hidden, dir_fd=self._folder)
         self.close()
 
@@ -223,10 +243,12 @@ class Upload:
         try:
             with suppress(PermissionError):
                 os.fchown(self.descriptor, old.st_uid, old.st_gid)
+            value = acl.read(place)
             with suppress(PermissionError):
+                if value is None and acl.read(new) is not None:
+                    os.removexattr(new, acl.ACCESS)  # what the folder gives to new files
                 os.fchmod(self.descriptor, stat.S_IMODE(old.st_mode) & 0o777)
             with suppress(PermissionError):
-                value = acl.read(place)
                 if value is not None:
                     os.setxattr(new, acl.ACCESS, value)
                 attributes.write_kept(new, attributes.read_kept(place))
@@ -255,10 +277,15 @@ def begin(tree: Tree, path: NodePath, identity: Identity, *, length: int | None)
         hidden = hidden_name(place.name)
         mode = new_mode(place.folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        lent = False
         try:
             descriptor = os.open(hidden, flags, 0o600 if mode is not None else 0o666, dir_fd=place.folder)
         except OSError as err:
-            raise tree.creation_refusal(err, path) from err
+            if replaced is None or err.errno != errno.EACCES or not can_switch():
+                raise tree.creation_refusal(err, path) from err
+            # The file alone is shared: its folder is not theirs to make anything in.
+            with as_platform():
+                descriptor, lent = os.open(hidden, flags, 0o600, dir_fd=place.folder), True
         upload = Upload(
             tree=tree,
             path=path,
@@ -268,10 +295,10 @@ def begin(tree: Tree, path: NodePath, identity: Identity, *, length: int | None)
             descriptor=descriptor,
         )
         try:
-            upload.replaced = replaced
+            upload.replaced, upload.lent = replaced, lent
             # Held as long as the upload lives: whoever can take the lock knows that it died.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if mode is not None:
+            if mode is not None and not lent:
                 os.fchmod(descriptor, mode & 0o666)
             if length is not None and length >= ANNOUNCED_FROM_BYTES:
                 upload.reserve(length)
@@ -320,17 +347,21 @@ def reopen(tree: Tree, path: NodePath, identity: Identity, hidden: bytes) -> Upl
         replaced = _replaced(tree, path, place.folder)
         # Not waiting, and nothing but what was made for it: its owner may have put anything in its place.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lent = False
         try:
             descriptor = os.open(hidden, flags, dir_fd=place.folder)
         except OSError as err:
-            raise tree.refusal(err, path) from err
+            if replaced is None or err.errno != errno.EACCES or not can_switch():
+                raise tree.refusal(err, path) from err
+            with as_platform():
+                descriptor, lent = os.open(hidden, flags, dir_fd=place.folder), True
         status = os.fstat(descriptor)
-        owner = identity.uid if can_switch() else os.geteuid()
+        owner = identity.uid if can_switch() and not lent else os.geteuid()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_nlink != 1:
             os.close(descriptor)
             raise Fault("vospace-node-not-found", uri=str(path))
         upload = Upload(
             tree=tree, path=path, identity=identity, folder=os.dup(place.folder), hidden=hidden, descriptor=descriptor
         )
-        upload.replaced = replaced
+        upload.replaced, upload.lent = replaced, lent
         return upload

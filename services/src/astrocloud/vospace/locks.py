@@ -1,0 +1,40 @@
+"""Nodes that are locked below a folder that is to go, or to go elsewhere."""
+
+import os
+from contextlib import suppress
+from typing import Final
+
+from astrocloud.vospace import attributes, posix
+from astrocloud.vospace.models import IS_LOCKED, NodePath
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_locked(place: str) -> bool:
+    """Whether somebody locked the node at `place`, as `posix.proc_path` names it."""
+    return attributes.read_kept(place).properties.get(IS_LOCKED) == "true"
+
+
+def locked_below(folder: int, path: NodePath, depth: int = 0) -> NodePath | None:
+    """Return a locked node below the folder `path`, whose name is in the open folder `folder`; `None`: there is none.
+
+    To be called as the platform: a lock holds whether or not somebody may read it. Deeper than anything is worked on
+    nothing is found.
+    """
+    if depth > posix.DEEPEST:
+        return None
+    with suppress(FileNotFoundError, NotADirectoryError):
+        inner = os.open(path.name, _FOLDER, dir_fd=folder)
+        try:
+            with os.scandir(inner) as entries:
+                batch = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for name, is_folder in batch:
+                child = path / name
+                with suppress(FileNotFoundError):
+                    if is_locked(posix.proc_path(inner, name)):
+                        return child
+                    if is_folder and (found := locked_below(inner, child, depth + 1)) is not None:
+                        return found
+        finally:
+            os.close(inner)
+    return None
