@@ -242,11 +242,47 @@ class Tree(Block):
     """Settings for ``glusterfs``."""
 
 
+class ArchiveVolume(Block):
+    """The archive on a volume of its own."""
+
+    existingClaim: str = ""
+    """A claim in the release's namespace; many nodes can mount its volume."""
+
+
+class ArchiveBucket(Block):
+    """An archive in an S3 bucket, which servers read by fsspec."""
+
+    endpoint: str = ""
+    """The address of the S3 server, with `https://`; empty: Amazon's."""
+    bucket: str = ""
+    """The bucket, with a prefix if need be."""
+    region: str = ""
+    """Its region, where the server has regions."""
+    secret: str = ""
+    """A Secret with the keys `key` and `secret`, which may only read the bucket, because people can see them;
+    empty: anybody may read the bucket."""
+    networks: list[str] = []
+    """Where the server is, such as `10.1.2.0/24`, if that is a private network: people's servers may connect there."""
+
+
+class ArchiveStorage(Block):
+    """What everybody may read and nobody may write."""
+
+    kind: Literal["tree", "claim", "s3"] = "tree"
+    """Where it is: the folder `archive` of the tree, a volume of its own, or a bucket besides that folder."""
+    claim: ArchiveVolume = ArchiveVolume()
+    """Settings for ``claim``."""
+    s3: ArchiveBucket = ArchiveBucket()
+    """Settings for ``s3``."""
+
+
 class Storage(Block):
     """People's files."""
 
     tree: Tree
     """The tree that servers and VOSpace share."""
+    archive: ArchiveStorage = ArchiveStorage()
+    """Data that everybody reads."""
 
 
 class EnvironmentImage(Block):

@@ -97,6 +97,26 @@ def test_a_pod_with_everything_an_operator_and_a_choice_can_say() -> None:
     same_as("pod-everything", objects.pod(there, wanted))
 
 
+def test_an_archive_on_a_volume_of_its_own_is_seen_and_not_written() -> None:
+    there = replace(ground(), archive={"nfs": {"server": "nfs.example.org", "path": "/surveys"}})
+    kinds = {each["metadata"]["name"]: each for each in objects.namespace_objects(there, ADA)}
+    spec = objects.pod(there, plan())["spec"]
+
+    (mount,) = [each for each in spec["containers"][0]["volumeMounts"] if each["mountPath"] == "/archive"]
+    assert mount == {"name": "archive", "mountPath": "/archive", "readOnly": True}
+    (volume,) = [each for each in spec["volumes"] if each["name"] == "archive"]
+    claim = kinds[volume["persistentVolumeClaim"]["claimName"]]
+    assert kinds[claim["spec"]["volumeName"]]["spec"]["nfs"]["path"] == "/surveys"
+
+
+def test_where_a_bucket_is_on_a_private_network_servers_may_connect() -> None:
+    rule = {"to": [{"ipBlock": {"cidr": "10.1.2.0/24"}}], "ports": [{"port": 9000}]}
+    made = objects.namespace_objects(ground(archive_egress=[rule]), ADA)
+
+    (policy,) = [each for each in made if each["metadata"]["name"] == "server"]
+    assert rule in policy["spec"]["egress"]
+
+
 def test_a_sign_in_to_a_registry_is_copied_under_a_name_of_its_contents() -> None:
     def copies(config: bytes) -> list[dict[str, Any]]:
         there = replace(ground(), pull_secrets=(PullSecret(name="registry", config=config),))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from astrocloud.config import parse_config
 from astrocloud.core.cluster import Cluster
 from astrocloud.core.runtime import SERVICES
 from tests.kube.cluster import schemas
@@ -177,6 +178,33 @@ def test_what_mounts_a_volume_is_alone_in_what_it_may() -> None:
     }
     assert "--target=/mnt/astrocloud/platform-astrocloud/volume" in container["args"]
     assert {"--server=fd00::3", "--ipv6", "--folder=people"} <= set(container["args"])
+
+
+def test_an_archive_in_a_bucket_is_told_to_the_hub_and_let_through() -> None:
+    rendered = objects("--values", Path(__file__).parent / "values/everything.yaml")
+    settings = settings_in(rendered)["data"]
+    config = parse_config(yaml.safe_load(settings["astrocloud.yaml"]), source="values")
+    cluster = Cluster.model_validate(yaml.load(settings["cluster.yaml"], OnceLoader))
+
+    assert (config.archive.bucket, config.archive.region) == ("surveys/dr18", "north")
+    assert config.archive.key is not None
+    assert cluster.servers.archive_egress == [{"to": [{"ipBlock": {"cidr": "10.1.2.0/24"}}], "ports": [{"port": 9000}]}]
+    holders = [
+        name.rpartition("-")[2]
+        for name, spec in pods(rendered).items()
+        for volume in spec.get("volumes", [])
+        if volume.get("secret", {}).get("secretName") == "s3-keys"
+    ]
+    assert holders == ["hub"]
+
+
+def test_an_archive_on_a_volume_of_its_own_is_what_vospace_shows() -> None:
+    rendered = objects("--values", Path(__file__).parent / "values/glusterfs.yaml")
+    (vospace,) = [spec for name, spec in pods(rendered).items() if name.endswith("-vospace")]
+
+    (mount,) = [each for each in vospace["containers"][0]["volumeMounts"] if each["name"] == "archive"]
+    assert mount == {"name": "archive", "mountPath": "/srv/astrocloud/tree/archive", "readOnly": True}
+    assert yaml.safe_load(settings_in(rendered)["data"]["cluster.yaml"])["servers"]["archive_claim"] == "surveys"
 
 
 def test_a_volume_without_servers_is_refused() -> None:

@@ -185,3 +185,38 @@ def test_the_schema_and_the_defaults_survive_a_round_trip():
     document = Config().model_dump(mode="json")
     assert parse_config(yaml.safe_load(yaml.safe_dump(document)), source="x") == Config()
     assert json.loads(json.dumps(json_schema()))["additionalProperties"] is False
+
+
+def test_a_bucket_is_told_to_fsspec(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("reader\n")
+    (tmp_path / "secret").write_text("hidden\n")
+    text = f"""
+archive:
+  bucket: surveys/dr18
+  endpoint: https://s3.example.org:9000
+  region: north
+  key: {{file: {tmp_path}/key}}
+  secret: {{file: {tmp_path}/secret}}
+"""
+    variables = parse_config(yaml.safe_load(text), source="astrocloud.yaml").archive.variables()
+
+    assert variables["ASTROCLOUD_ARCHIVE"] == "s3://surveys/dr18"
+    assert json.loads(variables["FSSPEC_S3"]) == {
+        "key": "reader",
+        "secret": "hidden",
+        "endpoint_url": "https://s3.example.org:9000",
+        "client_kwargs": {"region_name": "north"},
+    }
+    assert "hidden" not in repr(parse_config(yaml.safe_load(text), source="astrocloud.yaml"))
+
+
+def test_a_bucket_without_a_key_is_read_as_anybody_may() -> None:
+    assert json.loads(
+        parse_config({"archive": {"bucket": "open"}}, source="astrocloud.yaml").archive.variables()["FSSPEC_S3"]
+    ) == {"anon": True}
+    assert parse_config({}, source="astrocloud.yaml").archive.variables() == {}
+
+
+def test_a_key_without_its_secret_is_refused() -> None:
+    with pytest.raises(ConfigError, match="neither"):
+        parse_config({"archive": {"bucket": "open", "key": {"env": "S3_KEY"}}}, source="astrocloud.yaml")

@@ -30,6 +30,39 @@
 {{- if and (eq .Values.storage.tree.kind "claim") $claim }}{{ $claim }}{{ else }}{{ include "astrocloud.fullname" . }}-tree{{ end -}}
 {{- end -}}
 
+{{- /* The claim with the archive; empty where it is a folder of the tree. */}}
+{{- define "astrocloud.archiveClaim" -}}
+{{- with .Values.storage.archive -}}
+{{- if eq .kind "claim" -}}
+{{- required "storage.archive.claim.existingClaim: the claim that your archive is on" .claim.existingClaim -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The port of the archive's S3 server. */}}
+{{- define "astrocloud.archivePort" -}}
+{{- $url := urlParse (.Values.storage.archive.s3.endpoint | default "https://s3.amazonaws.com") -}}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (eq $url.scheme "http" | ternary "80" "443") -}}
+{{- end -}}
+
+{{- /* The platform's configuration: as it was given, and where the archive's bucket is. */}}
+{{- define "astrocloud.config" -}}
+{{- $archive := .Values.storage.archive -}}
+{{- $config := .Values.config -}}
+{{- if eq $archive.kind "s3" -}}
+{{- $s3 := $archive.s3 -}}
+{{- $made := dict "bucket" (required "storage.archive.s3.bucket: the bucket with your archive" $s3.bucket) -}}
+{{- with $s3.endpoint }}{{ $_ := set $made "endpoint" . }}{{ end -}}
+{{- with $s3.region }}{{ $_ := set $made "region" . }}{{ end -}}
+{{- if $s3.secret -}}
+{{- $_ := set $made "key" (dict "file" "/srv/astrocloud/archive-key/key") -}}
+{{- $_ := set $made "secret" (dict "file" "/srv/astrocloud/archive-key/secret") -}}
+{{- end -}}
+{{- $config = merge (dict "archive" $made) $config -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
 {{- /* Where on the nodes a GlusterFS volume is mounted, and the namespace of what mounts it. */}}
 {{- define "astrocloud.mountFolder" -}}
 {{- printf "%s/%s" (trimSuffix "/" .Values.storage.tree.glusterfs.hostPath) (include "astrocloud.clusterName" .) -}}

@@ -213,6 +213,8 @@ def _servers(c: HubConfig, config: Config, runtime: Runtime) -> None:
     c.Spawner.environment = {
         "ASTROCLOUD_VOSPACE": f"{config.vospace.authority}~vospace",
         "ASTROCLOUD_VOSPACE_URL": f"{runtime.service_url('vospace')}/services/vospace",
+        # Read anew for each start: a key that was changed is used from the next one on.
+        **{name: _Variable(config, name) for name in config.archive.variables()},
     }
     # A server believes the hub about a token for so long, in seconds; stock is 300.
     c.Spawner.args = ["--HubAuth.cache_max_age=20"]
@@ -231,6 +233,17 @@ def _servers(c: HubConfig, config: Config, runtime: Runtime) -> None:
     c.JupyterHub.concurrent_spawn_limit = max(16, 8 * (os.cpu_count() or 1))
     c.JupyterHub.init_spawners_timeout = 10
     c.AstrocloudHub.idle_timeout_s = config.servers.idle_timeout_s
+
+
+class _Variable:
+    """A variable of servers that is looked up at each start, and never shown where configuration is."""
+
+    def __init__(self, config: Config, name: str) -> None:
+        self._config = config
+        self._name = name
+
+    def __call__(self, _spawner: Any) -> str:
+        return self._config.archive.variables()[self._name]
 
 
 def _pages(c: HubConfig, config: Config, runtime: Runtime) -> None:

@@ -6,6 +6,7 @@ with the nearest known name. Secrets are named, never written: see `SecretSource
 """
 
 import difflib
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
@@ -290,6 +291,48 @@ class Canary(Block):
         return value
 
 
+class Archive(Block):
+    """Data that everybody reads from an S3 bucket, besides what is in ``/archive``."""
+
+    bucket: str = Field(default="", pattern=r"^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]+)?$")
+    """The bucket, with a prefix if need be, such as ``surveys/dr18``; empty: there is none."""
+    endpoint: AnyHttpUrl | None = None
+    """The address of the S3 server; without one it is Amazon's."""
+    region: str = ""
+    """The bucket's region, where the server has regions."""
+    key: SecretSource | None = None
+    """The id of a key that may read the bucket and nothing else: servers hold it, so people can see it. Without one,
+    the bucket is read by anybody."""
+    secret: SecretSource | None = None
+    """That key's secret."""
+
+    @model_validator(mode="after")
+    def _key_and_secret(self) -> "Archive":
+        if (self.key is None) != (self.secret is None):
+            msg = "name both `key` and `secret`, or neither for a bucket that anybody may read"
+            raise ValueError(msg)
+        return self
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables of a server by which fsspec (and so s3fs, xarray, zarr, pandas, dask) finds the bucket.
+
+        Raises
+        ------
+        ConfigError
+            ``config-secret`` when the key cannot be read.
+        """
+        if not self.bucket:
+            return {}
+        settings: dict[str, Any] = {"anon": True}
+        if self.key is not None and self.secret is not None:
+            settings = {"key": self.key.read().get_secret_value(), "secret": self.secret.read().get_secret_value()}
+        if self.endpoint is not None:
+            settings["endpoint_url"] = str(self.endpoint).rstrip("/")
+        if self.region:
+            settings["client_kwargs"] = {"region_name": self.region}
+        return {"ASTROCLOUD_ARCHIVE": f"s3://{self.bucket}", "FSSPEC_S3": json.dumps(settings)}
+
+
 class Logging(Block):
     """What is logged."""
 
@@ -320,6 +363,8 @@ class Config(Block):
     """The folder of tutorials; by default the project's ``notebooks``."""
     vospace: Vospace = Vospace()
     """Files by VOSpace."""
+    archive: Archive = Archive()
+    """Data that everybody reads from an S3 bucket."""
     canary: Canary = Canary()
     """Trial sessions on a schedule."""
     logging: Logging = Logging()

@@ -70,8 +70,14 @@ class ClusterServers(ClusterBlock):
     """What the names of people's namespaces begin with."""
     tree_claim: str = ""
     """The claim of the file tree, in the platform's own namespace."""
+    archive_claim: str = ""
+    """The claim whose volume everybody sees as ``/archive``, in the platform's own namespace; empty: it is the tree's
+    folder of that name."""
+    archive_egress: list[dict[str, Any]] = []
+    """Where the archive's S3 server is, where that is not on the internet: egress rules of a network policy."""
     storage_namespace: str = ""
-    """Where the pods are that mount the tree on the nodes, if any do: no server is sent to a node whose pod is unwell."""
+    """Where the pods are that mount the tree on the nodes, if any do: no server is sent to a node whose pod is not
+    well."""
     node_selector: dict[str, str] = {}
     """Labels that their nodes have."""
     tolerations: list[dict[str, Any]] = []

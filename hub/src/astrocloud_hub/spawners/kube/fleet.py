@@ -119,22 +119,24 @@ class Fleet:
             if self._ground is None or time.monotonic() >= self._ground_until:
                 self._ground = Ground(
                     cluster=self._cluster,
-                    tree=await self._tree(),
+                    tree=await self._source(self._cluster.servers.tree_claim),
+                    archive=await self._source(self._cluster.servers.archive_claim),
                     quota=self._quota,
                     pull_secrets=await asyncio.to_thread(pull_secrets, self._pull, self._cluster),
                 )
                 self._ground_until = time.monotonic() + _TREE_KEPT_S
         return self._ground
 
-    async def _tree(self) -> Json:
-        """Return where the bytes of the release's file tree are."""
-        cluster = self._cluster
-        claims = f"/api/v1/namespaces/{cluster.namespace}/persistentvolumeclaims"
+    async def _source(self, named: str) -> Json:
+        """Return where the bytes are of one of the release's claims; nothing for none."""
+        if not named:
+            return {}
+        claims = f"/api/v1/namespaces/{self._cluster.namespace}/persistentvolumeclaims"
         try:
-            claim = await self._api.get(f"{claims}/{cluster.servers.tree_claim}")
+            claim = await self._api.get(f"{claims}/{named}")
             name = claim["spec"].get("volumeName")
             if not name:
-                raise HubError("server-cluster", reason=f"the claim {cluster.servers.tree_claim} has no volume yet")
+                raise HubError("server-cluster", reason=f"the claim {named} has no volume yet")
             volume = await self._api.get(f"/api/v1/persistentvolumes/{name}")
         except ClusterError as err:
             raise HubError("server-cluster", reason=str(err)[:300]) from err
@@ -190,9 +192,13 @@ class Fleet:
         digest = namespace["metadata"]["annotations"]
         # It says what is in it when all of that is there.
         await self._api.apply({**namespace, "metadata": {**namespace["metadata"], "annotations": {}}})
-        fresh = dict(zip((each["kind"] for each in rest), await asyncio.gather(*map(self._make, rest)), strict=True))
-        if fresh["PersistentVolumeClaim"] and not fresh["PersistentVolume"]:
-            await self._free(next(each for each in rest if each["kind"] == "PersistentVolume"))
+        new = await asyncio.gather(*map(self._make, rest))
+        claimed = {
+            each["spec"]["volumeName"] for each, is_new in zip(rest, new, strict=True) if is_new and _claims(each)
+        }
+        for each, is_new in zip(rest, new, strict=True):
+            if each["kind"] == "PersistentVolume" and not is_new and each["metadata"]["name"] in claimed:
+                await self._free(each)
         await self._api.apply({**namespace, "metadata": {**namespace["metadata"], "annotations": digest}})
 
     async def _make(self, made: Json) -> bool:
@@ -306,6 +312,10 @@ class Fleet:
             if "deletionTimestamp" not in metadata and f"{metadata['namespace']}/{metadata['name']}" not in known:
                 found.append(pod)
         return found
+
+
+def _claims(made: Json) -> bool:
+    return bool(made["kind"] == "PersistentVolumeClaim")
 
 
 def fleet_of(api: ClusterApi, *, cluster: Cluster, catalogue: CatalogueSource, servers: int) -> Fleet:

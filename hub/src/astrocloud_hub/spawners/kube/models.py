@@ -47,6 +47,8 @@ class Ground:
     tree: Json
     """Where the file tree is: its volume's source, such as ``{"nfs": {…}}``, and ``mountOptions`` if there are any."""
     quota: "Quota"
+    archive: Json = field(default_factory=dict)
+    """Where the archive is, in the same way; empty where it is a folder of the tree."""
     pull_secrets: tuple[PullSecret, ...] = ()
     """The sign-ins to registries that their images are fetched with."""
 
@@ -56,7 +58,12 @@ class Ground:
 
         Neither a volume's source nor a claim's volume can be changed.
         """
-        return "tree-" + hashlib.sha256(json.dumps(self.tree, sort_keys=True).encode()).hexdigest()[:8]
+        return _named_after("tree", self.tree)
+
+    @property
+    def archive_claim(self) -> str:
+        """The name of the claim on the archive; empty where it is a folder of the tree."""
+        return _named_after("archive", self.archive) if self.archive else ""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -124,6 +131,10 @@ class ServerPlan:
     """The server's environment, with secrets."""
     limits: Limits
     placement: Placement = Placement()
+
+
+def _named_after(what: str, source: Json) -> str:
+    return f"{what}-" + hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def server_label(name: str) -> str:

@@ -56,8 +56,16 @@ def namespace_objects(ground: Ground, person: Person) -> list[Json]:
         _limit_range(ground, name),
         _deny_all(ground, name),
         _allow_server(ground, name),
-        _volume(ground, name),
-        _claim(ground, name),
+        _volume(ground, name, ground.claim, ground.tree),
+        _claim(ground, name, ground.claim),
+        *(
+            [
+                _volume(ground, name, ground.archive_claim, ground.archive),
+                _claim(ground, name, ground.archive_claim),
+            ]
+            if ground.archive
+            else []
+        ),
         *(_pull_secret(ground, name, secret) for secret in ground.pull_secrets),
     ]
     # Told apart from what an earlier version made without asking for each object.
@@ -159,6 +167,7 @@ def _allow_server(ground: Ground, namespace: str) -> Json:
                 {"to": [_part(ground, service) for service in services], "ports": [{"port": SERVICE_PORT}]},
                 {"to": [_part(ground, "vospace")], "ports": [{"port": BYTES_PORT}]},
                 *servers.egress,
+                *servers.archive_egress,
             ],
         },
     }
@@ -177,9 +186,9 @@ def _part(ground: Ground, component: str) -> Json:
     }
 
 
-def _volume(ground: Ground, namespace: str) -> Json:
+def _volume(ground: Ground, namespace: str, claim: str, source: Json) -> Json:
     """Return a second volume on the bytes of the release's own: a claim cannot be used from another namespace."""
-    name = f"{namespace}-{ground.claim}"
+    name = f"{namespace}-{claim}"
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -194,22 +203,22 @@ def _volume(ground: Ground, namespace: str) -> Json:
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
                 "namespace": namespace,
-                "name": ground.claim,
+                "name": claim,
             },
-            **ground.tree,
+            **source,
         },
     }
 
 
-def _claim(ground: Ground, namespace: str) -> Json:
+def _claim(ground: Ground, namespace: str, claim: str) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(ground, namespace, ground.claim),
+        "metadata": _metadata(ground, namespace, claim),
         "spec": {
             "accessModes": ["ReadWriteMany"],
             "storageClassName": "",
-            "volumeName": f"{namespace}-{ground.claim}",
+            "volumeName": f"{namespace}-{claim}",
             "resources": {"requests": {"storage": "1Gi"}},
         },
     }
@@ -308,11 +317,11 @@ def _container(ground: Ground, plan: ServerPlan) -> Json:
         },
         # The last lines of its log, for a server that does not come up: reading logs would be one more right.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _mounts(plan),
+        "volumeMounts": _mounts(ground, plan),
     }
 
 
-def _mounts(plan: ServerPlan) -> list[Json]:
+def _mounts(ground: Ground, plan: ServerPlan) -> list[Json]:
     username = plan.person.username
     mounts: list[Json] = [{"name": "tree", "mountPath": f"/home/{username}", "subPath": f"home/{username}"}]
     mounts += [
@@ -322,7 +331,12 @@ def _mounts(plan: ServerPlan) -> list[Json]:
     if not plan.person.groups:
         # It is there for everybody, as on one machine.
         mounts.append({"name": "nothing", "mountPath": "/project", "readOnly": True})
-    mounts += [{"name": "tree", "mountPath": f"/{name}", "subPath": name, "readOnly": True} for name in READ_ONLY]
+    mounts += [
+        {"name": "archive", "mountPath": "/archive", "readOnly": True}
+        if name == "archive" and ground.archive
+        else {"name": "tree", "mountPath": f"/{name}", "subPath": name, "readOnly": True}
+        for name in READ_ONLY
+    ]
     return [
         *mounts,
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - inside the pod, and only its own
@@ -341,6 +355,11 @@ def _volumes(ground: Ground, plan: ServerPlan) -> list[Json]:
     ]
     return [
         {"name": "tree", "persistentVolumeClaim": {"claimName": ground.claim}},
+        *(
+            [{"name": "archive", "persistentVolumeClaim": {"claimName": ground.archive_claim, "readOnly": True}}]
+            if ground.archive
+            else []
+        ),
         {"name": "tmp", "emptyDir": {"sizeLimit": size}},
         {"name": "var-tmp", "emptyDir": {"sizeLimit": size}},
         # What is in it counts as memory of the server.
