@@ -93,7 +93,7 @@ async def test_a_scan_goes_on_to_others(tmp_path: Path) -> None:
     from astrocloud.vospace.errors import Fault
     from astrocloud.vospace.marks import Marks
     from astrocloud.vospace.models import NodePath
-    from astrocloud.vospace.scanning import Scanner, measure_top
+    from astrocloud.vospace.scanning import Scanner, look_at_nothing, measure_top
     from astrocloud.vospace.storage import Tree
 
     for name in ("ada", "bob"):
@@ -106,7 +106,9 @@ async def test_a_scan_goes_on_to_others(tmp_path: Path) -> None:
         counted[str(top)] = measure_top(tree, top)
         return True
 
-    scanner = Scanner(root=tmp_path, marks=Marks(b""), recount=recount, resumable=frozenset, pause_s=1)
+    scanner = Scanner(
+        root=tmp_path, marks=Marks(b""), look=look_at_nothing, recount=recount, resumable=frozenset, pause_s=1
+    )
     await scanner.scan()
     assert counted == {"/home/bob": (5, 1)}
     # What goes while it is counted is not counted, and all else is. A bad disk is one person's, too.

@@ -424,3 +424,50 @@ async def test_a_file_on_a_disk_that_keeps_no_sum_is_sent_all_the_same(space: Sp
     monkeypatch.setattr(os, "setxattr", full)
     assert (await space.get("/files/archive/f")).body == b"hello"
     assert (await space.upload("/home/ada/f", b"new")).status == 201
+
+
+async def test_names_last_in_a_folder_that_its_owner_may_not_list(space: Space, monkeypatch) -> None:
+    await space.mkdir("/home/ada/d")
+    await space.upload("/home/ada/d/f", b"old")
+    space.posix("/home/ada/d").chmod(0o300)
+    synced: list[int] = []
+    real = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    assert (await space.upload("/home/ada/d/f", b"x")).status == 200
+    assert synced == [space.posix("/home/ada/d/f").stat().st_ino, space.posix("/home/ada/d").stat().st_ino]
+    assert (await space("DELETE", "/nodes/home/ada/d/f")).status == 200
+    assert synced[-1] == space.posix("/home/ada/d").stat().st_ino
+
+
+async def test_many_archives_of_one_wait_for_each_other(space: Space, monkeypatch) -> None:
+    import threading
+
+    import astrocloud.vospace.archives as archives
+    from astrocloud.vospace.packing import EACH
+
+    await space.mkdir("/home/ada/d")
+    await space.upload("/home/ada/d/f", b"hello")
+    await space.as_("bob").mkdir("/home/bob/d")
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    real = archives.write
+
+    def write(*args, **kwargs) -> None:
+        begun.release()
+        assert go_on.wait(30)
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(archives, "write", write)
+    asked = [asyncio.create_task(space.get("/files/home/ada/d?view=zip")) for _ in range(EACH + 3)]
+    for _ in range(EACH):
+        assert await asyncio.to_thread(begun.acquire, timeout=30)
+    assert (await space.get("/files/home/ada/d/f")).body == b"hello"  # whatever was asked before has been heard
+    assert not begun.acquire(blocking=False)
+    theirs = asyncio.create_task(space.as_("bob").get("/files/home/bob/d?view=zip"))
+    assert await asyncio.to_thread(begun.acquire, timeout=30)
+    go_on.set()
+    assert {answer.status for answer in await asyncio.gather(theirs, *asked)} == {200}

@@ -244,3 +244,39 @@ async def test_delete_that_is_not_recursive_removes_an_empty_folder_only(space: 
     assert (await space("DELETE", "/nodes/home/ada/d/f?recursive=false")).status == 200
     assert (await space("DELETE", "/nodes/home/ada/d?recursive=false")).status == 200
     assert not space.posix("/home/ada/d").exists()
+
+
+@pytest.mark.parametrize("sort", ["&sort=date", ""])
+async def test_a_page_that_cannot_begin_where_it_is_asked_to_says_so(space: Space, monkeypatch, sort: str) -> None:
+    from astrocloud.vospace import listing
+
+    await space.mkdir("/home/ada/d")
+    for name in "abc":
+        await space.upload(f"/home/ada/d/{name}", b"x")
+    if not sort:
+        monkeypatch.setattr(listing, "SMALL", 1)  # told in the folder's own order
+    answer = await space.node("/home/ada/d", f"?uri={uri('/home/ada/d/b')}{sort}")
+    assert "b" in answer.names
+    await space("DELETE", "/nodes/home/ada/d/b")
+    answer = await space.node("/home/ada/d", f"?uri={uri('/home/ada/d/b')}{sort}")
+    assert (answer.status, answer.fault) == (400, "InvalidArgument")
+    # By name it goes on with the next one.
+    assert (await space.node("/home/ada/d", f"?uri={uri('/home/ada/d/b')}&limit=5")).names == ["c"]
+
+
+async def test_properties_are_set_all_or_none(space: Space, monkeypatch) -> None:
+    from astrocloud.vospace import rights
+    from astrocloud.vospace.errors import Fault
+
+    await space.mkdir("/home/ada/d")
+    await space.set("/home/ada/d", {"title": "before"})
+
+    def refuse(*_args: object) -> None:
+        raise Fault("vospace-operation-not-supported", what="sharing with named groups on this file system")
+
+    monkeypatch.setattr(rights, "apply", refuse)
+    answer = await space.set("/home/ada/d", {"title": "after", "description": "new", "ispublic": "true"})
+    assert answer.fault == "OperationNotSupported"
+    found = (await space.node("/home/ada/d")).properties
+    assert found[f"{CORE}title"] == "before"
+    assert f"{CORE}description" not in found

@@ -41,7 +41,7 @@ from astrocloud.vospace.models import (
     Person,
     last_part,
 )
-from astrocloud.vospace.opening import OpenFile, open_file, sum_if_settled
+from astrocloud.vospace.opening import SUM_AT_ONCE_BYTES, OpenFile, open_file, sum_if_settled
 from astrocloud.vospace.people import Owners
 from astrocloud.vospace.reading import Reader, Usage, readable
 from astrocloud.vospace.removing import Removed
@@ -103,6 +103,8 @@ class Nodes:
         self._kernel_tells = access_tells()
         self.shared: Callable[[NodePath], None] = lambda _path: None
         """Told of a node whose shares changed; called as the platform."""
+        self.unsummed: Callable[[NodePath], None] = lambda _path: None
+        """Told of a file that was asked for and has no sum; called as the platform."""
 
     @contextmanager
     def _as(self, person: Person, path: NodePath, want: int) -> Iterator[None]:
@@ -234,7 +236,10 @@ class Nodes:
                 self._gate.check(person, path, acl.READ)
             file = open_file(self.tree, path)
         try:
-            return sum_if_settled(file)
+            file = sum_if_settled(file)
+            if file.md5 is None and file.status.st_size > SUM_AT_ONCE_BYTES:
+                self.unsummed(file.path)
+            return file
         except BaseException:
             file.close()
             raise
@@ -363,15 +368,25 @@ class Nodes:
         wanted = self._rights(person, changes, current=now)
         keeps = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
         with self._as(person, path, acl.WRITE):
-            if keeps:
-                self._write_kept(path, keeps)
-            if wanted:
-                rights.apply(self.tree, path, wanted)
+            before = self._write_kept(path, keeps) if keeps else None
+            try:
+                if wanted:
+                    rights.apply(self.tree, path, wanted)
+            except BaseException:
+                if before is not None:  # all that was asked for, or nothing of it
+                    with suppress(Fault, OSError):
+                        self._put_kept(path, before)
+                raise
         if wanted:
             self.shared(path)
         return self.get(person, path, "max")
 
-    def _write_kept(self, path: NodePath, changes: Mapping[str, str | None]) -> None:
+    def _put_kept(self, path: NodePath, kept: attributes.Kept) -> None:
+        with self.tree.node(path) as descriptor:
+            attributes.write_kept(posix.proc_path(descriptor), kept)
+
+    def _write_kept(self, path: NodePath, changes: Mapping[str, str | None]) -> attributes.Kept:
+        """Make the `changes` in what is kept with the node; return what was kept before."""
         with self.tree.node(path) as descriptor:
             place = posix.proc_path(descriptor)
             kept = attributes.read_kept(place)
@@ -383,6 +398,7 @@ class Nodes:
                 attributes.write_kept(place, attributes.Kept(kept.kind, merged))
             except OSError as err:
                 raise self.tree.refusal(err, path) from err
+        return kept
 
     def _rights(self, person: Person, changes: Mapping[str, str | None], *, current: Node | None) -> rights.Rights:
         """Return the shares that `changes` ask for."""

@@ -17,6 +17,7 @@ from astrocloud.vospace.api_transfers import TransfersApi
 from astrocloud.vospace.api_uploads import UploadsApi
 from astrocloud.vospace.api_vosi import VosiApi
 from astrocloud.vospace.api_walks import DELETE, SET, WalksApi
+from astrocloud.vospace.background_sums import BackgroundSums
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.homes import Homes
@@ -77,6 +78,8 @@ def build_vospace(
         quotas=quotas,
         gate=Gate(tree=tree, closed=not switches),
     )
+    sums = BackgroundSums(tree=tree)
+    nodes.unsummed = sums.want
     executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="vospace")
     door = Door(
         people=people or PassportPeople(url=runtime.service_url("passport"), secret=secrets.get("internal")),
@@ -129,7 +132,9 @@ def build_vospace(
         *jobs,
     )
     pause_s = config.vospace.scan_interval_s
-    scanner = Scanner(root=data.tree, marks=tree.marks, recount=quotas.recount, resumable=resumable, pause_s=pause_s)
+    scanner = Scanner(
+        root=data.tree, marks=tree.marks, look=sums.look, recount=quotas.recount, resumable=resumable, pause_s=pause_s
+    )
     return Service(
         name="vospace",
         direct=files.routes(),
@@ -139,6 +144,7 @@ def build_vospace(
         health=health,
         background=(
             scanner.keep_scanning,
+            sums.keep_summing,
             file_system.watch,
             *(api.jobs.keep for api in jobs),
             *my_files.background,

@@ -25,6 +25,9 @@ SMALL: Final = 10_000
 SETTLED_S: Final = 2.0
 """A folder that changed so recently may change again within the same tick of the file system's clock, in seconds."""
 
+_GONE: Final = (
+    "the child to begin with is not there any more; list the folder from its beginning, or by name with a limit"
+)
 SORTS: Final = ("name", "date", "length")
 
 
@@ -107,7 +110,8 @@ def names_in_order(
     Raises
     ------
     ValueError
-        When a folder is too large to be sorted by anything but names.
+        When a folder is too large to be sorted by anything but names, or `start` went and the order does not tell
+        where it was.
     """
     if sort == "name" and (paged or descending):
         known = indexes.known(folder)
@@ -167,11 +171,12 @@ def _from(names: list[bytes], start: bytes | None) -> Iterator[bytes]:
     try:
         return iter(names[names.index(start) :]) if start is not None else iter(names)
     except ValueError:
-        return iter(())
+        raise ValueError(_GONE) from None
 
 
 def _after(entries: Iterator[Entry], start: bytes) -> Iterator[Entry]:
+    # At once, and not when it is told: nothing to begin with is an error, no empty folder.
     for entry in entries:
         if entry[0] == start:
-            yield entry
-            yield from entries
+            return chain([entry], entries)
+    raise ValueError(_GONE)

@@ -3,11 +3,27 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
+from astrocloud.core.places import Places
+from astrocloud.core.web import PRINCIPAL
 from astrocloud.vospace import archives
+
+AT_ONCE: Final = 16
+"""How many archives are made at once."""
+EACH: Final = 4
+"""How many of them for one person; those for nobody in particular are one's. Others wait."""
+
+_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Places] = WeakKeyDictionary()
+
+
+def _places() -> Places:
+    """Return the places of the loop that runs: each archive holds a thread as long as its client reads."""
+    return _of_loops.setdefault(asyncio.get_running_loop(), Places(at_once=AT_ONCE, each=EACH))
 
 
 async def archive_response(
@@ -24,6 +40,14 @@ async def archive_response(
     form
         ``zip`` or ``tar``.
     """
+    principal: Any = request.get(PRINCIPAL)
+    async with _places().taken_by(principal.name if principal is not None else None):
+        return await _archive(request, pack, name=name, form=form)
+
+
+async def _archive(
+    request: web.Request, pack: Callable[[Callable[[bytes], None]], None], *, name: str, form: str
+) -> web.StreamResponse:
     pieces: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=2)
     loop = asyncio.get_running_loop()
     gone = threading.Event()

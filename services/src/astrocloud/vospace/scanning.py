@@ -54,11 +54,20 @@ def tops(tree: Path) -> list[NodePath]:
     return sorted(found)
 
 
+Look = Callable[[int, bytes, os.stat_result], None]
+"""Is shown what a walk passes: the open folder, the name and the status of each file."""
+
+
+def look_at_nothing(_folder: int, _name: bytes, _status: os.stat_result) -> None:
+    """Look at nothing."""
+
+
 def sweep(
     folder: int,
     *,
     older_than_s: float,
     marks: Marks | None = None,
+    look: Look = look_at_nothing,
     keep: frozenset[bytes] = frozenset(),
     resumable: Callable[[], frozenset[bytes]] = frozenset,
     depth: int = 0,
@@ -86,6 +95,7 @@ def sweep(
                             inner,
                             older_than_s=older_than_s,
                             marks=marks,
+                            look=look,
                             keep=keep,
                             resumable=resumable,
                             depth=depth + 1,
@@ -96,6 +106,8 @@ def sweep(
                     os.close(inner)
             elif is_hidden(name) and name not in keep and stat.S_ISREG(status.st_mode):
                 count += _remove_dead(folder, name, older_than_s, resumable)
+            else:
+                look(folder, name, status)
     return count
 
 
@@ -173,6 +185,8 @@ class Scanner:
         The tree's folder.
     marks
         Whose unfinished work hidden folders are.
+    look
+        Is shown every file on the way.
     recount
         Counts one folder anew; returns whether nothing was counted meanwhile.
     resumable
@@ -186,12 +200,14 @@ class Scanner:
         *,
         root: Path,
         marks: Marks,
+        look: Look,
         recount: Callable[[NodePath], bool],
         resumable: Callable[[], frozenset[bytes]],
         pause_s: float,
     ) -> None:
         self._root = root
         self._marks = marks
+        self._look = look
         self._recount = recount
         self._resumable = resumable
         self._pause_s = pause_s
@@ -227,7 +243,12 @@ class Scanner:
         try:
             keep = self._resumable()
             return sweep(
-                descriptor, older_than_s=LEFT_BEHIND_S, marks=self._marks, keep=keep, resumable=self._resumable
+                descriptor,
+                older_than_s=LEFT_BEHIND_S,
+                marks=self._marks,
+                look=self._look,
+                keep=keep,
+                resumable=self._resumable,
             )
         finally:
             os.close(descriptor)

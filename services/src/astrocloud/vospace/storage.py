@@ -17,7 +17,7 @@ from typing import Final
 
 from astrocloud.vospace import acl, posix
 from astrocloud.vospace.errors import Fault
-from astrocloud.vospace.identity import Identity
+from astrocloud.vospace.identity import Identity, as_platform, can_switch
 from astrocloud.vospace.marks import Marks
 from astrocloud.vospace.models import NodePath, is_hidden
 from astrocloud.vospace.removing import Only, Removed, check_all_among, check_among, check_removable, empty_and_remove
@@ -486,7 +486,10 @@ def sync_folder(folder: int) -> None:
     try:
         descriptor = os.open(posix.proc_path(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        return
+        if not can_switch():
+            return
+        with as_platform():
+            descriptor = os.open(posix.proc_path(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
