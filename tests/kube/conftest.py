@@ -42,21 +42,23 @@ def cluster() -> Iterator[Cluster]:
         down()
 
 
+def made_images(cluster: Cluster, *names: str) -> dict[str, str]:
+    """Return images of the platform by name, pushed to the cluster's registry and named by their digests there."""
+    if not cluster.registry:
+        pytest.skip("name a registry that the cluster's nodes take images from: ASTROCLOUD_REGISTRY")
+    return images.make(*names, prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say, here=cluster.own)
+
+
 @pytest.fixture(scope="session")
 def built_images(cluster: Cluster) -> dict[str, str]:
     """The platform's own images, by name, each named by its digest in the cluster's registry."""
-    if not cluster.own:
-        pytest.skip("images are pushed to the registry of a cluster of our own")
-    names = ("hub", "services", "proxy", "database")
-    return images.make(*names, prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)
+    return made_images(cluster, "hub", "services", "proxy", "database")
 
 
 @pytest.fixture(scope="session")
 def astro(cluster: Cluster) -> str:
     """The image of the environment Astronomy in the cluster's registry, by its digest."""
-    if not cluster.own:
-        pytest.skip("images are pushed to the registry of a cluster of our own")
-    return images.make("astro", prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)["astro"]
+    return made_images(cluster, "astro")["astro"]
 
 
 @pytest.fixture(scope="session")

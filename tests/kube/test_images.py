@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.kube.cluster.layout import REGISTRY
 from tests.kube.conftest import Cluster, pod
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
@@ -42,10 +41,10 @@ def inspected(reference: str, what: str) -> dict[str, Any]:
     return found
 
 
-def test_it_is_named_by_a_digest(image: tuple[str, str]) -> None:
+def test_it_is_named_by_a_digest(image: tuple[str, str], cluster: Cluster) -> None:
     name, reference = image
 
-    assert reference.startswith(f"{REGISTRY}/astrocloud/{name}@sha256:")
+    assert reference.startswith(f"{cluster.registry}/astrocloud/{name}@sha256:")
 
 
 def test_it_says_what_it_is_and_runs_as_nobody_special(image: tuple[str, str]) -> None:

@@ -102,28 +102,33 @@ def ensure_bases(*, say: Callable[[str], None]) -> None:
             buildah("commit", "-q", container, PYTHON_IMAGE)
 
 
-def make(*names: str, prefix: str, tag: str, say: Callable[[str], None], source: Path = REPOSITORY) -> dict[str, str]:
+def make(
+    *names: str,
+    prefix: str,
+    tag: str,
+    say: Callable[[str], None],
+    source: Path = REPOSITORY,
+    here: bool = True,
+) -> dict[str, str]:
     """Build this project's images with ``images/build`` and push them to the cluster's registry.
 
     Parameters
     ----------
     source
         The tree that they are built from, where it is not this one.
+    here
+        Whether the cluster is the one made here; else builder, bases and sign-in are whatever the machine has.
 
     Returns
     -------
     dict
         name -> the image's reference by digest.
     """
-    ensure_bases(say=say)
-    settings = storage() | {
-        "IMAGE_BUILDER": "buildah",
-        "IMAGE_PREFIX": prefix,
-        "IMAGE_TAG": tag,
-        "IMAGE_PUSH": "1",
-        "IMAGE_PUSH_FLAGS": "--tls-verify=false --format oci",
-        "IMAGE_FLAGS": " ".join(["--pull-never", "--layers", f"--build-arg=PYTHON_VERSION={PYTHON}", *_trust()]),
-    }
+    settings = {"IMAGE_PREFIX": prefix, "IMAGE_TAG": tag, "IMAGE_PUSH": "1"}
+    if here:
+        ensure_bases(say=say)
+        settings |= _settings_here()
+    CACHE.mkdir(parents=True, exist_ok=True)
     made: dict[str, str] = {}
     with (CACHE / "building.lock").open("w") as lock:
         # Builds of two checkouts share layers here, and with chroot isolation this machine's /dev as well.
@@ -136,6 +141,15 @@ def make(*names: str, prefix: str, tag: str, say: Callable[[str], None], source:
                 raise ClusterError(f"the image {name} does not build: " + (done.stdout + done.stderr)[-3000:])
             made[name] = done.stdout.strip().splitlines()[-1]
     return made
+
+
+def _settings_here() -> dict[str, str]:
+    """Return how images are built from the bases made here, for the registry that speaks plain HTTP."""
+    return storage() | {
+        "IMAGE_BUILDER": "buildah",
+        "IMAGE_PUSH_FLAGS": "--tls-verify=false --format oci",
+        "IMAGE_FLAGS": " ".join(["--pull-never", "--layers", f"--build-arg=PYTHON_VERSION={PYTHON}", *_trust()]),
+    }
 
 
 def _trust() -> list[str]:
