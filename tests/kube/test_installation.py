@@ -67,6 +67,13 @@ def test_a_key_that_a_version_adds_is_made_and_no_other_changed(installation: In
     installation.kubectl("patch", "secret", f"{installation.name}-secrets", "--type=json", "-p", back)
 
 
+def test_what_cannot_be_changed_is_said_before_it_is_tried(installation: Installation) -> None:
+    bundled = installation.values["database"]["bundled"]
+
+    with pytest.raises(AssertionError, match=r"database\.bundled\.size: the database's volume was made with 1Gi"):
+        installation.apply(database={"bundled": bundled | {"size": "2Gi"}})
+
+
 async def test_upgrade_and_rollback_keep_people_signed_in(installation: Installation) -> None:
     name: dict[str, Any] = {"name": {"en": "Other Sky", "zh": "另一片天空"}}
     config = installation.values["config"]
