@@ -147,6 +147,8 @@ class BundledDatabase(Placed):
     """The size of its volume."""
     storageClassName: str | None = None
     """The class of its volume; empty: the cluster's default."""
+    tls: bool = True
+    """Whether it takes encrypted connections alone, by a certificate that the chart's job makes and the parts check."""
     uid: int = Field(default=999, ge=1)
     """The user id it runs as, the image's own."""
 

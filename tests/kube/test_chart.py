@@ -394,7 +394,30 @@ def mounted(made: list[dict[str, Any]], part: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("part", READS)
 def test_a_part_has_the_secrets_that_it_reads(part: str) -> None:
-    assert mounted(objects(), part).keys() == READS[part]
+    assert mounted(objects(), part).keys() == READS[part] | {"database-ca"}
+    assert mounted(objects("--set", "database.bundled.tls=false"), part).keys() == READS[part]
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_the_database_has_its_certificate_and_no_other_part_its_key(encrypted: bool) -> None:
+    made = objects("--set", f"database.bundled.tls={str(encrypted).lower()}")
+    (database,) = [each for each in made if each["kind"] == "StatefulSet"]
+    (settings,) = [each["data"] for each in made if each["metadata"]["name"].endswith("-settings")]
+    (volume,) = [v["secret"] for v in database["spec"]["template"]["spec"]["volumes"] if v["name"] == "password"]
+    (job,) = [each for each in made if each["kind"] == "Job"]
+
+    connection = yaml.safe_load(settings["cluster.yaml"])["database"]
+    names = [
+        argument for argument in job["spec"]["template"]["spec"]["containers"][0]["args"] if "=database=" in argument
+    ]
+    certificate = {"database-certificate", "database-key"}
+
+    assert connection["sslmode"] == ("verify-full" if encrypted else "disable")
+    assert {item["key"] for item in volume["items"]} == {"database-password"} | (certificate if encrypted else set())
+    # What the parts call it is what it is certified for.
+    assert [connection["host"] in name.rpartition("=")[2].split(",") for name in names] == [True] * encrypted
+    for part in READS:
+        assert "database-key" not in mounted(made, part)
 
 
 @pytest.mark.parametrize("part", READS)

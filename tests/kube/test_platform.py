@@ -193,3 +193,23 @@ def test_no_key_is_in_what_the_parts_print(installation: Installation) -> None:
         assert base64.b64decode(value).decode() not in printed, name
     for name, password in installation.passwords.items():
         assert password not in printed, name
+
+
+def test_connections_to_the_database_are_encrypted_and_others_refused(installation: Installation) -> None:
+    asked = "SELECT s.ssl FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE a.client_addr IS NOT NULL"
+    database = f"statefulset/{installation.name}-database"
+    plain = (
+        "import psycopg; from astrocloud.core.database import database_url; "
+        "from astrocloud.core.layout import DataFolder; "
+        "url = database_url(DataFolder.from_environment(), 'astrocloud').replace('postgresql+psycopg', 'postgresql'); "
+        "psycopg.connect(url).close(); "
+        "psycopg.connect(url.replace('sslmode=verify-full', 'sslmode=disable'))"
+    )
+    pod = f"deployment/{installation.name}-passport"
+
+    encrypted = installation.kubectl("exec", database, "--", "psql", "-U", "postgres", "-Atc", asked).split()
+    refused = installation.kube.run("exec", "-n", installation.namespace, pod, "--", "python", "-c", plain)
+
+    assert set(encrypted) == {"t"}
+    assert refused.returncode != 0
+    assert "no encryption" in refused.stderr

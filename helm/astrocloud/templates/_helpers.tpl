@@ -103,7 +103,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 host: {{ include "astrocloud.fullname" . }}-database
 port: 5432
 user: astrocloud
-sslmode: disable
+sslmode: {{ $db.bundled.tls | ternary "verify-full" "disable" }}
 {{- else -}}
 host: {{ required "database.external.host: the name or address of your PostgreSQL" $db.external.host | quote }}
 port: {{ $db.external.port }}
@@ -242,6 +242,7 @@ securityContext:
 {{- $database := include "astrocloud.databaseSecret" .root -}}
 {{- $read := include "astrocloud.secretsOf" . | fromJsonArray -}}
 {{- if eq $secret $database }}{{ $read = append $read "database-password" }}{{ end -}}
+{{- if and (eq .root.Values.database.kind "bundled") .root.Values.database.bundled.tls }}{{ $read = append $read "database-ca" }}{{ end -}}
 {{- if has .part (list "hub" "passport") }}{{ $read = concat $read (include "astrocloud.secretsNamed" .root | fromJsonArray) | uniq }}{{ end -}}
 - name: data
   emptyDir: {}
