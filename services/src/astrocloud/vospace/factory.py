@@ -159,7 +159,7 @@ def _quotas(config: "Config", engine: Engine, tree: Tree, partials: Partials) ->
         engine=engine,
         homes=Limits(block.home_quota_bytes, block.home_quota_files),
         projects=Limits(block.project_quota_bytes, block.project_quota_files),
-        measure=lambda top: measure_top(tree, top),
+        measure=lambda top, all_: measure_top(tree, top, uploads=partials.hidden_names() if all_ else None),
         promised=partials.promised,
     )
 

@@ -7,11 +7,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Connection, Engine, Float, LargeBinary, Table, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    LargeBinary,
+    Table,
+    case,
+    insert,
+    select,
+    update,
+)
 
 from astrocloud.core.database import metadata
 from astrocloud.vospace.errors import Fault
@@ -27,6 +40,10 @@ usage_table: Final = Table(
     Column("counted_at", Float, nullable=False),
     Column("changes", BigInteger, nullable=False),
 )
+
+_COUNT: Final = (usage_table.c.size, usage_table.c.files, usage_table.c.changes, usage_table.c.counted_at)
+HELD_OFF_S: Final = 900.0
+"""How long changes keep a folder from being counted exactly before at least what is there is counted, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,7 @@ class SqlQuotas:
     projects
         What each group's folder may hold.
     measure
-        Returns the bytes and files below a folder.
+        Returns the bytes and files below a folder; if asked to, with hidden files of which `promised` does not tell.
     promised
         Returns the bytes and files that uploads under way will have there, and that no count can see yet.
     """
@@ -60,7 +77,7 @@ class SqlQuotas:
         engine: Engine,
         homes: Limits,
         projects: Limits,
-        measure: Callable[[NodePath], tuple[int, int]],
+        measure: Callable[[NodePath, bool], tuple[int, int]],
         promised: Callable[[NodePath], tuple[int, int]],
     ) -> None:
         self._engine = engine
@@ -70,6 +87,8 @@ class SqlQuotas:
         self._promised = promised
         self._busy: Counter[bytes] = Counter()
         self._lock = threading.Lock()
+        # SQLite has one writer at a time and lets the others sleep and look again; here each comes as soon as it can.
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
     def busy(self, top: NodePath) -> Iterator[None]:
@@ -109,22 +128,33 @@ class SqlQuotas:
         """
         if not size and not files:
             return
-        limits, key = self.limits(top), _key(top)
-        if self._count_once(top) and done:
-            return
-        with self._engine.begin() as connection:
-            used, count = _row(connection, key)
-            for grows, after, limit, what in (
-                (size > 0, used + size, limits.size_bytes, "bytes"),
-                (files > 0, count + files, limits.files, "files"),
-            ):
-                if grows and limit and after > limit:
-                    raise Fault("vospace-quota", top=str(top), wanted=after, limit=limit, what=what)
-            connection.execute(
-                update(usage_table)
-                .where(usage_table.c.top == key)
-                .values(size=max(0, used + size), files=max(0, count + files), changes=usage_table.c.changes + 1)
-            )
+        while not self._add(top, size=size, files=files):
+            if self._count_once(top) and done:
+                return
+
+    def _add(self, top: NodePath, *, size: int, files: int) -> bool:
+        """Do what `charge` does; return whether it is done, which it is not as long as `top` was never counted."""
+        limits, key, table = self.limits(top), _key(top), usage_table.c
+        new_size, new_files = table.size + size, table.files + files
+        fits = [table.top == key]
+        if size > 0 and limits.size_bytes:
+            fits.append(new_size <= limits.size_bytes)
+        if files > 0 and limits.files:
+            fits.append(new_files <= limits.files)
+        values = {"size": _not_negative(new_size), "files": _not_negative(new_files), "changes": table.changes + 1}
+        with self._turn, self._engine.begin() as connection:
+            if connection.execute(update(usage_table).where(*fits).values(**values)).rowcount:
+                return True
+            row = connection.execute(select(table.size, table.files).where(table.top == key)).first()
+        if row is None:
+            return False
+        for grows, after, limit, what in (
+            (size > 0, row[0] + size, limits.size_bytes, "bytes"),
+            (files > 0, row[1] + files, limits.files, "files"),
+        ):
+            if grows and limit and after > limit:
+                raise Fault("vospace-quota", top=str(top), wanted=after, limit=limit, what=what)
+        return self._add(top, size=size, files=files)  # something went at this very moment
 
     def usage(self, top: NodePath) -> Usage | None:
         """Return what is used below `top`, or `None` where there is no limit."""
@@ -136,25 +166,34 @@ class SqlQuotas:
         return Usage(limits.size_bytes, row[0] if row is not None else 0)
 
     def recount(self, top: NodePath) -> bool:
-        """Count what is below `top` from the file system, unless it changes meanwhile; return whether it could be."""
+        """Count what is below `top` from the file system, unless it changes meanwhile; return whether it could be.
+
+        What changes for too long is counted for what is there at least.
+        """
         key = _key(top)
-        if self._busy[key]:
-            return False
+        busy = bool(self._busy[key])
         with self._engine.begin() as connection:
-            before = connection.execute(select(usage_table.c.changes).where(usage_table.c.top == key)).first()
-        size, files = self._measure(top)
+            before = connection.execute(select(*_COUNT).where(usage_table.c.top == key)).first()
+        overdue = before is not None and time.time() - before.counted_at > HELD_OFF_S
+        if busy and not overdue:
+            return False
+        size, files = self._measure(top, True)
         more_size, more_files = self._promised(top)
         size, files = size + more_size, files + more_files
         with self._engine.begin() as connection:
-            after = connection.execute(select(usage_table.c.changes).where(usage_table.c.top == key)).first()
+            after = connection.execute(select(*_COUNT).where(usage_table.c.top == key).with_for_update()).first()
             if after is None:
                 self._insert(connection, key, size, files)
                 return True
-            if before is None or after[0] != before[0] or self._busy[key]:
-                return False
+            exact = before is not None and after.changes == before.changes and not busy and not self._busy[key]
             values = {"size": size, "files": files, "counted_at": time.time()}
+            if not exact:
+                if not overdue:
+                    return False
+                # Whoever keeps something changing for ever does not keep what is there from being counted.
+                values = {"size": max(size, after.size), "files": max(files, after.files)}
             connection.execute(update(usage_table).where(usage_table.c.top == key).values(**values))
-        return True
+        return exact
 
     def _count_once(self, top: NodePath) -> bool:
         """Count what is below `top` if it never was; return whether it was counted now."""
@@ -162,7 +201,7 @@ class SqlQuotas:
         with self._engine.begin() as connection:
             if connection.execute(select(usage_table.c.top).where(usage_table.c.top == key)).first() is not None:
                 return False
-        size, files = self._measure(top)
+        size, files = self._measure(top, False)
         with self._engine.begin() as connection:
             if connection.execute(select(usage_table.c.top).where(usage_table.c.top == key)).first() is not None:
                 return False
@@ -174,10 +213,8 @@ class SqlQuotas:
         connection.execute(insert(usage_table).values(**values))
 
 
-def _row(connection: Connection, key: bytes) -> tuple[int, int]:
-    columns = (usage_table.c.size, usage_table.c.files)
-    row = connection.execute(select(*columns).where(usage_table.c.top == key).with_for_update()).one()
-    return row[0], row[1]
+def _not_negative(number: ColumnElement[int]) -> ColumnElement[int]:
+    return case((number > 0, number), else_=0)
 
 
 def _key(top: NodePath) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -17,6 +17,8 @@ from astrocloud.vospace.uploads import Upload
 
 PIECE_BYTES: Final = 1 << 20
 _MOST_BUFFERS: Final = 512
+SLOWEST_S: Final = 600.0
+"""How long a megabyte may take to come, in seconds."""
 CHARGE_BYTES: Final = 64 << 20
 """How much of the quota an upload of unknown length takes at once."""
 
@@ -58,7 +60,7 @@ class Receiver:
         self._limit_bytes = limit_bytes
         old = upload.replaced
         self._old_size = old.status.st_size if old is not None else 0
-        self._charged = 0
+        self._charged = self._received = 0
         self._new_files = 1 if upload.created else 0
         self._sums = Sums({}, executor)
 
@@ -105,16 +107,25 @@ class Receiver:
             ``TransferFailed`` when the body ends before `length`, ``QuotaExceeded``, ``RequestEntityTooLarge``.
         """
         self._sums = Sums({name: ALGORITHMS[name] for name in algorithms}, self._executor)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(SLOWEST_S) as patience:
+                await self._receive(pieces, lambda: patience.reschedule(loop.time() + SLOWEST_S), length)
+        except TimeoutError as err:
+            raise self._incomplete(self._received, length) from err
+
+    async def _receive(self, pieces: AsyncIterator[bytes], go_on: Callable[[], None], length: int | None) -> None:
         pending: asyncio.Future[None] | None = None
         piece = _Piece()
-        received = 0
+        received = self._received = 0
         try:
             async for chunk in pieces:
                 piece.add(chunk)
                 if piece.size >= PIECE_BYTES:
+                    go_on()
                     if pending is not None:
                         await asyncio.shield(pending)  # whatever ends this must wait for the thread: see below
-                    received += piece.size
+                    received = self._received = received + piece.size
                     pending = asyncio.ensure_future(self._take(piece.buffers, received))
                     piece = _Piece()
             if pending is not None:

@@ -29,11 +29,11 @@ LEFT_BEHIND_S: Final = 60.0
 _log = structlog.get_logger()
 
 
-def measure_top(tree: Tree, top: NodePath) -> tuple[int, int]:
-    """Return the bytes and files below `top`, itself not counted."""
+def measure_top(tree: Tree, top: NodePath, *, uploads: frozenset[bytes] | None = None) -> tuple[int, int]:
+    """Return the bytes and files below `top`, itself not counted, and hidden ones as `storage.measure` says."""
     with tree.place(top) as place:
         try:
-            size, files = measure(place.folder, place.name)
+            size, files = measure(place.folder, place.name, uploads=uploads)
         except FileNotFoundError:
             return 0, 0
         except OSError as err:

@@ -496,8 +496,14 @@ def sync_folder(folder: int) -> None:
         os.close(descriptor)
 
 
-def measure(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
-    """Return the bytes and the files of what is at `name`, all below it included."""
+def measure(folder: int, name: bytes, depth: int = 0, *, uploads: frozenset[bytes] | None = None) -> tuple[int, int]:
+    """Return the bytes and the files of what is at `name`, all below it included.
+
+    Parameters
+    ----------
+    uploads
+        Hidden names that are counted elsewhere: all others are counted, whoever made them. By default none is.
+    """
     posix.check_depth(depth)
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode):
@@ -508,10 +514,10 @@ def measure(folder: int, name: bytes, depth: int = 0) -> tuple[int, int]:
         with os.scandir(descriptor) as entries:
             batch = [os.fsencode(entry.name) for entry in entries]
         for child in batch:
-            if is_hidden(child):
+            if is_hidden(child) and (uploads is None or child in uploads):
                 continue
             with suppress(FileNotFoundError, NotADirectoryError):  # it went meanwhile, or became something else
-                inner_size, inner_count = measure(descriptor, child, depth + 1)
+                inner_size, inner_count = measure(descriptor, child, depth + 1, uploads=uploads)
                 size, count = size + inner_size, count + inner_count
     finally:
         os.close(descriptor)
