@@ -409,6 +409,30 @@ async def test_what_everybody_could_read_in_a_closed_home_is_made_public(space: 
     assert (await post(space, "/share", path="/home/ada/d/a.txt", public=True)).status == 200
     assert (await ask(space, "/share", path="/home/ada/d/a.txt"))["public"] is True
     assert (await anybody.get("/files/home/ada/d/a.txt")).body == b"x"
-    assert (await anybody.get("/files/home/ada/c.txt")).status == 403
+    # What is beside it, at any depth, stays closed: neither shown nor read, by nobody and by no name.
+    for path in ("/files/home/ada/c.txt", "/files/home/ada/d/b.txt", "/nodes/home/ada/d", "/nodes/home/ada"):
+        for who in (None, "bob"):
+            assert (await space.as_(who).get(path)).status == 403, path
     assert (await post(space, "/share", path="/home/ada/d/a.txt", public=False)).status == 200
     assert (await anybody.get("/files/home/ada/d/a.txt")).status == 403
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="people have user ids of their own only where root runs the service")
+async def test_what_is_shared_deep_in_a_closed_home_opens_nothing_beside_it(space: Space) -> None:
+    for who in ("ada", "bob"):
+        await space.as_(who).mkdir(f"/home/{who}")
+    space.posix("/home/ada").chmod(0o700)
+    for name in ("d", "d/e", "d/other"):
+        space.make(f"/home/ada/{name}")
+        space.write(f"/home/ada/{name}/b.txt")
+    space.write("/home/ada/d/e/a.txt")
+    bob = space.as_("bob")
+    assert (await post(space, "/share", path="/home/ada/d/e/a.txt", people={"bob": "read"})).status == 200
+    assert (await bob.get("/files/home/ada/d/e/a.txt")).body == b"x"
+    for name in ("d/b.txt", "d/e/b.txt", "d/other/b.txt"):
+        assert (await bob.get(f"/files/home/ada/{name}")).status == 403, name
+    # Another share opens the way to more, and leaves the first.
+    assert (await post(space, "/share", path="/home/ada/d/e/b.txt", people={"bob": "read"})).status == 200
+    for name in ("a.txt", "b.txt"):
+        assert (await bob.get(f"/files/home/ada/d/e/{name}")).body == b"x"
+    assert (await bob.get("/files/home/ada/d/b.txt")).status == 403

@@ -1,11 +1,13 @@
 """Shares: ``ispublic``, ``groupread`` and their like, written as the permissions that the file system enforces."""
 
 import errno
+import operator
 import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 
 from astrocloud.vospace import acl, posix
 from astrocloud.vospace.errors import Fault
@@ -61,8 +63,16 @@ def apply(tree: Tree, path: NodePath, rights: Rights) -> None:
         changed = acl.Acl(0, 0, 0, dict.fromkeys(uids, acl.PASS), dict.fromkeys(gids, acl.PASS))
     else:
         return
-    for depth in range(len(path.parts) - 1, 1, -1):
-        _open_passage(tree, NodePath(path.parts[:depth]), path.parts[depth], changed)
+    way = [NodePath(path.parts[:depth]) for depth in range(2, len(path.parts))]
+    closed = list(accumulate((not _lets_pass(tree, folder) for folder in way), operator.or_))
+    for folder, was_closed in reversed(list(zip(way, closed, strict=True))):  # the outermost opens last
+        _open_passage(tree, folder, path.parts[len(folder.parts)], changed, closed=was_closed)
+
+
+def _lets_pass(tree: Tree, path: NodePath) -> bool:
+    """Whether everybody passes through the folder `path`."""
+    with tree.node(path) as descriptor:
+        return bool(os.fstat(descriptor).st_mode & acl.PASS)
 
 
 def _current(place: str, status: os.stat_result) -> acl.Acl:
@@ -117,11 +127,12 @@ def _write_default(place: str, rights: acl.Acl) -> None:
         os.removexattr(place, acl.DEFAULT)
 
 
-def _open_passage(tree: Tree, path: NodePath, through: bytes, extra: acl.Acl) -> None:
+def _open_passage(tree: Tree, path: NodePath, through: bytes, extra: acl.Acl, *, closed: bool) -> None:
     """Let those in `extra` pass through the folder `path` on their way to its child `through`.
 
-    Whoever could not pass until now could not use what the other children's own bits say. These bits are taken away
-    first, so that opening the way to one child opens no other.
+    Whoever could not pass until now, because this folder or one around it was `closed`, could not use what the other
+    children's own bits say, nor those of this folder. They are taken away first, so that opening the way to one child
+    opens no other, and shows none.
     """
     with tree.node(path) as descriptor:
         status = os.fstat(descriptor)
@@ -132,11 +143,12 @@ def _open_passage(tree: Tree, path: NodePath, through: bytes, extra: acl.Acl) ->
         for held, more in ((users, extra.users), (groups, extra.groups)):
             for number, bits in more.items():
                 held[number] = held.get(number, 0) | bits
-        opened = now.granting(owning=status.st_gid, users=users, groups=groups, other=now.other | extra.other)
-        if opened == now.granting(owning=status.st_gid):
+        other = (now.other & acl.PASS if closed else now.other) | extra.other
+        opened = now.granting(owning=status.st_gid, users=users, groups=groups, other=other)
+        if not closed and opened == now.granting(owning=status.st_gid):
             return
         try:
-            if not now.other & acl.PASS:
+            if closed:
                 _close_children(descriptor, but=through)
             write(place, opened)
         except PermissionError:
