@@ -129,16 +129,21 @@ function titleOf(part) {
 
 function shapeOf(part) {
   if (!part.hasData) return t("fits-empty");
-  if (part.kind === "BINTABLE" || part.kind === "TABLE") return t("fits-table", { rows: count(part.axes[1] ?? 0), columns: part.header.get("TFIELDS") ?? 0 });
-  const bits = part.header.get("BITPIX");
-  return t("fits-image", { shape: part.axes.join(" × "), type: bits < 0 ? `float${-bits}` : bits === 8 ? "uint8" : `int${bits}` });
+  if (!isTiled(part) && (part.kind === "BINTABLE" || part.kind === "TABLE")) return t("fits-table", { rows: count(part.axes[1] ?? 0), columns: part.header.get("TFIELDS") ?? 0 });
+  const bits = part.header.get(isTiled(part) ? "ZBITPIX" : "BITPIX");
+  const axes = isTiled(part) ? part.axes.map((_, index) => part.header.get(`ZNAXIS${index + 1}`)).concat(part.header.get("ZNAXIS3") ?? []) : part.axes;
+  return t("fits-image", { shape: axes.join(" × "), type: bits < 0 ? `float${-bits}` : bits === 8 ? "uint8" : `int${bits}` });
 }
 
 const cardsOf = (part) => el("details", { open: !part.hasData }, el("summary", {}, t("fits-header", { count: part.cards.length })), el("pre", { class: "fi-cards", tabindex: "0" }, part.cards.join("\n")));
 
 async function contents(file, part, entry, signal) {
   if (!part.hasData) return [];
-  if (part.kind === "BINTABLE" && part.header.get("ZIMAGE") === true) return [el("p", {}, t("fits-compressed", { type: part.header.get("ZCMPTYPE") ?? "?" }))];
+  if (isTiled(part)) {
+    const { tiledImage } = await import("./files-tiles.js");
+    const tiled = tiledImage(file, part, fieldsOf(part));
+    return tiled ? image(file, part, entry, signal, tiled) : [el("p", {}, t("fits-compressed", { type: part.header.get("ZCMPTYPE") ?? "?" }))];
+  }
   if (part.kind === "BINTABLE") return tableHead(file, part);
   if (part.kind === "TABLE") return textTable(file, part);
   if (part.kind === "IMAGE") return part.axes.length === 1 ? [] : image(file, part, entry, signal);
@@ -147,9 +152,13 @@ async function contents(file, part, entry, signal) {
 
 // ---- Images ----------------------------------------------------------------------------------------------------------
 
-async function image(file, part, entry, signal) {
-  const [width, height] = part.axes;
-  const planes = part.axes.slice(2).reduce((product, axis) => product * axis, 1);
+const isTiled = (part) => part.kind === "BINTABLE" && part.header.get("ZIMAGE") === true;
+
+/** Show an image; `tiled` reads one that is compressed. */
+async function image(file, part, entry, signal, tiled = null) {
+  const { axes } = tiled ?? part;
+  const [width, height] = axes;
+  const planes = axes.slice(2).reduce((product, axis) => product * axis, 1);
   const step = Math.max(1, Math.ceil(Math.max(width, height) / SIDE));
   const columns = Math.ceil(width / step);
   const rows = Math.ceil(height / step);
@@ -168,13 +177,18 @@ async function image(file, part, entry, signal) {
 
   async function fetchPlane() {
     const number = Math.min(planes, Math.max(1, Number(plane.value) || 1)) - 1;
-    pixels = numbers(await sample(file, part, entry, { width, height, step, columns, rows, plane: number, signal }), part);
+    pixels = tiled ? await tiled.pixels(number, { step, columns, rows, signal }) : await plainPixels(number);
+    draw();
+  }
+
+  async function plainPixels(number) {
+    const found = numbers(await sample(file, part, entry, { width, height, step, columns, rows, plane: number, signal }), part);
     // What the file has no more is no zero.
     const here = Math.floor((file.size - part.data) / part.item) - number * width * height;
     for (let row = Math.min(rows, Math.max(0, Math.floor(here / width / step))); row < rows; row += 1) {
-      for (let column = 0; column < columns; column += 1) if (row * step * width + column * step >= here) pixels[row * columns + column] = NaN;
+      for (let column = 0; column < columns; column += 1) if (row * step * width + column * step >= here) found[row * columns + column] = NaN;
     }
-    draw();
+    return found;
   }
 
   function draw() {
@@ -204,7 +218,7 @@ async function image(file, part, entry, signal) {
     place.textContent = `x ${Math.floor(x) + 1}, y ${Math.floor(y) + 1} : ${Number(value?.toPrecision(6))}${world ? ` · ${skyText(world, x + 0.5, y + 0.5)}` : ""}`;
   });
   return [frame, el("p", { class: "fi-readout" }, place), controls,
-    part.next > file.size && !file.cut && part.data + width * height * planes * part.item > file.size ? el("p", { class: "ac-fine" }, t("fits-short")) : "",
+    !tiled && !file.cut && part.data + width * height * planes * part.item > file.size ? el("p", { class: "ac-fine" }, t("fits-short")) : "",
     step > 1 ? el("p", { class: "ac-fine" }, t("fits-sampled", { step })) : "",
     world ? "" : el("p", { class: "ac-fine" }, t("fits-no-sky"))];
 }
@@ -322,12 +336,12 @@ function fieldsOf(part) {
   const found = [];
   let at = 0;
   for (let number = 1; number <= Math.min(999, part.header.get("TFIELDS") ?? 0); number += 1) {
-    const form = /^\s*(\d*)([LXBIJKAEDCMPQ])/.exec(text(`TFORM${number}`));
+    const form = /^\s*(\d*)([LXBIJKAEDCMPQ])([A-Z]?)/.exec(text(`TFORM${number}`));
     if (!form) throw new Broken();
     const many = form[1] === "" ? 1 : Number(form[1]);
     const width = form[2] === "X" ? Math.ceil(many / 8) : many * SIZES[form[2]];
     const number_ = (name, otherwise) => (typeof part.header.get(name + number) === "number" ? part.header.get(name + number) : otherwise);
-    found.push({ name: text(`TTYPE${number}`) || `col${number}`, unit: text(`TUNIT${number}`), many, code: form[2], at, scale: number_("TSCAL", 1), zero: number_("TZERO", 0), none: number_("TNULL", null) });
+    found.push({ name: text(`TTYPE${number}`) || `col${number}`, unit: text(`TUNIT${number}`), many, code: form[2], element: form[3], at, scale: number_("TSCAL", 1), zero: number_("TZERO", 0), none: number_("TNULL", null) });
     at += width;
   }
   return found;
