@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from astrocloud.passport.factory import Directory
 
 USAGE_ERROR = 2
+_LOADED_AFTER_S = 10.0
 
 
 def terminal_language() -> str:
@@ -73,6 +74,7 @@ def _up(_options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     import asyncio
+    import gc
 
     from aiohttp import web
 
@@ -94,6 +96,8 @@ def _serve(options: argparse.Namespace) -> int:
         await runner.setup()
         await web.TCPSite(runner, runtime.listen or None, runtime.services_port, reuse_address=True).start()
         around = await _serve_bytes(platform.direct, runtime)
+        # What was loaded stays: to look through it for garbage again and again would stop all answers for a while.
+        asyncio.get_running_loop().call_later(_LOADED_AFTER_S, gc.freeze)
         await _until_signal()
         await end(*(each for each in (runner, around) if each is not None), within_s=platform.drain_s)
 

@@ -16,6 +16,8 @@ from astrocloud.vospace.uploads import etag
 
 SUM_AT_ONCE_BYTES: Final = 16 << 20
 """Files up to this size are summed when somebody asks for them and no sum is known."""
+CONTENT_BYTES: Final = 1 << 16
+"""Files up to this size are read where they are opened."""
 SETTLED_S: Final = 2.0
 """A file that changed so recently may change again within one tick of the file system's clock, in seconds."""
 
@@ -30,6 +32,8 @@ class OpenFile:
     content_type: str
     md5: str | None
     """The sum of its bytes in hexadecimal, where it is known."""
+    content: bytes | None = None
+    """All its bytes, where they are few."""
 
     @property
     def etag(self) -> str:
@@ -62,6 +66,14 @@ def sum_if_settled(file: OpenFile) -> OpenFile:
     return replace(file, md5=running.hexdigest())
 
 
+def _content(descriptor: int, status: os.stat_result) -> bytes | None:
+    """Return what is in a small file: to read it here costs less than to let the loop hand it to the kernel."""
+    if not 0 < status.st_size <= CONTENT_BYTES:
+        return None
+    content = os.pread(descriptor, status.st_size, 0)
+    return content if len(content) == status.st_size else None
+
+
 def open_file(tree: Tree, path: NodePath) -> OpenFile:
     """Return the file that `path` leads to, open for reading; called inside `identity.acting_as`.
 
@@ -90,7 +102,9 @@ def open_place(place: int, path: NodePath) -> OpenFile:
         status = os.fstat(descriptor)
         inside = posix.proc_path(descriptor)
         kind = attributes.read_kept(inside).properties.get(TYPE) or content_type(path.shown_name)
-        return OpenFile(path, descriptor, status, kind, attributes.read_md5(inside, status))
+        return OpenFile(
+            path, descriptor, status, kind, attributes.read_md5(inside, status), _content(descriptor, status)
+        )
     except BaseException:
         os.close(descriptor)
         raise

@@ -16,18 +16,6 @@ from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.opening import OpenFile
 
 _STEP = 1 << 20
-_SMALL = 1 << 16
-"""What is not larger is read and sent at once: handing it to the kernel costs more turns of the loop than it saves."""
-
-
-def _read_now(descriptor: int, first: int, size: int) -> bytes | None:
-    """Return bytes of a file that the kernel has in memory; `None` when they would have to be waited for."""
-    data = bytearray(size)
-    try:
-        count = os.preadv(descriptor, [data], first, os.RWF_NOWAIT)
-    except OSError:  # EAGAIN, or a file system that cannot tell
-        return None
-    return bytes(data) if count == size else None
 
 
 class FileResponse(web.StreamResponse):
@@ -43,6 +31,8 @@ class FileResponse(web.StreamResponse):
         200, or 206 for a part.
     headers
         The headers.
+    content
+        All bytes of the file, where they were read already.
     """
 
     def __init__(
@@ -52,9 +42,11 @@ class FileResponse(web.StreamResponse):
         parts: Sequence[bytes | tuple[int, int]],
         status: int,
         headers: Mapping[str, str],
+        content: bytes | None = None,
     ) -> None:
         super().__init__(status=status, headers=dict(headers))
         self._source = source
+        self._content = content
         self._parts = parts
         self._begun = False
         self.content_length = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in parts)
@@ -78,11 +70,9 @@ class FileResponse(web.StreamResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client went")
-        if end - first <= _SMALL:
-            data = _read_now(self._source.fileno(), first, end - first)
-            if data is not None:
-                await writer.write(data)  # in one packet with the headers
-                return
+        if self._content is not None:
+            await writer.write(self._content[first:end])  # in one packet with the headers
+            return
         loop = asyncio.get_running_loop()
         await writer.drain()
         if transport.get_extra_info("sslcontext") is None:
@@ -121,23 +111,26 @@ def check_conditions(request: web.Request, *, tag: str | None, modified_s: int |
         ``PreconditionFailed``.
     """
     headers = request.headers
-    failed = Fault("vospace-precondition", uri=request.path[:300])
     if "If-Match" in headers:
         if not ranges.tag_matches(headers["If-Match"], tag, weak=False):
-            raise failed
+            raise _failed(request)
     elif (since := ranges.seconds_of(headers.get("If-Unmodified-Since"))) is not None and (
         modified_s is None or modified_s > since
     ):
-        raise failed
+        raise _failed(request)
     reading = request.method in {"GET", "HEAD"}
     if "If-None-Match" in headers:
         if ranges.tag_matches(headers["If-None-Match"], tag, weak=True):
             if reading:
                 return True
-            raise failed
+            raise _failed(request)
     elif reading and (since := ranges.seconds_of(headers.get("If-Modified-Since"))) is not None:
         return modified_s is not None and modified_s <= since
     return False
+
+
+def _failed(request: web.Request) -> Fault:
+    return Fault("vospace-precondition", uri=request.path[:300])
 
 
 def file_headers(file: OpenFile, *, inline: bool) -> dict[str, str]:
@@ -185,12 +178,12 @@ def file_response(request: web.Request, file: OpenFile, source: IO[bytes]) -> we
             text=fault.text("en"), status=416, headers={"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
         )
     if parts is None:
-        return FileResponse(source, parts=[(0, size)], status=200, headers=headers)
+        return FileResponse(source, parts=[(0, size)], status=200, headers=headers, content=file.content)
     headers.pop("Content-MD5", None)  # of the body, which is not the whole (RFC 2616, section 14.15)
     if len(parts) == 1:
         first, end = parts[0]
         headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
-        return FileResponse(source, parts=parts, status=206, headers=headers)
+        return FileResponse(source, parts=parts, status=206, headers=headers, content=file.content)
     return _several(source, parts, size, headers)
 
 
