@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import os
 import threading
+from pathlib import Path
 
-from tests.services.vospace.platform import PEOPLE, Space, uri
+from tests.services.vospace.platform import CORE, PEOPLE, Space, running, uri
 from tests.services.vospace.test_files import leftovers
 from tests.services.vospace.test_transfers import job, transfer_xml
 
@@ -144,3 +145,99 @@ async def test_large_folder_is_told_whole_and_in_pages(space: Space) -> None:
     assert rest == every[7000:]
     assert (await space.node("/archive/many", "?sort=date")).status == 400
     assert PEOPLE["bob"].identity.uid == folder.stat().st_uid
+
+
+async def test_properties_that_many_set_at_once_are_all_there(space: Space) -> None:
+    await space.upload("/home/ada/f", b"hello")
+    names = [f"ivo://example.org/p#{number}" for number in range(24)]
+    answers = await asyncio.gather(*(space.set("/home/ada/f", {name: "x"}) for name in names))
+    assert {answer.status for answer in answers} == {200}
+    properties = (await space.node("/home/ada/f")).properties
+    assert set(names) <= set(properties)
+    answers = await asyncio.gather(*(space.set("/home/ada/f", {name: None}) for name in names))
+    assert {answer.status for answer in answers} == {200}
+    assert not set(names) & set((await space.node("/home/ada/f")).properties)
+
+
+async def test_each_change_that_expects_what_it_saw_is_made_once(space: Space) -> None:
+    """Eight count one file up by reading it and writing it with If-Match, until each has."""
+    await space.upload("/home/ada/n", b"0")
+
+    async def count_up() -> int:
+        for attempt in range(200):
+            now = await space.get("/files/home/ada/n")
+            wanted = str(int(now.body) + 1).encode()
+            answer = await space.upload("/home/ada/n", wanted, headers={"If-Match": now.headers["ETag"]})
+            if answer.status == 200:
+                return attempt
+            assert (answer.status, answer.fault) == (412, "PreconditionFailed")
+        raise AssertionError("it was never first")
+
+    attempts = await asyncio.gather(*(count_up() for _ in range(8)))
+    assert space.posix("/home/ada/n").read_bytes() == b"8"
+    assert sum(attempts) > 0  # they did meet
+    assert leftovers(space) == []
+
+
+async def test_puts_deletes_and_renames_of_one_file(space: Space) -> None:
+    """Whatever comes when: each is told what became of it, and only whole files are ever there."""
+    await space.node("/home/ada")
+    sizes = [10, 300_000, 2_000_000]
+
+    async def put(number: int) -> tuple[str, int]:
+        data = bytes([number + 1]) * sizes[number % 3]
+        return "put", (await space.upload("/home/ada/f", data)).status
+
+    async def put_if_there(number: int) -> tuple[str, int]:
+        found = await space("HEAD", "/files/home/ada/f")
+        tag = found.headers.get("ETag", '"none"')
+        data = bytes([number + 101]) * sizes[number % 3]
+        return "if", (await space.upload("/home/ada/f", data, headers={"If-Match": tag})).status
+
+    async def delete() -> tuple[str, int]:
+        return "delete", (await space("DELETE", "/files/home/ada/f")).status
+
+    async def rename(number: int) -> tuple[str, int]:
+        _url, ended = await job(space, transfer_xml("/home/ada/f", uri(f"/home/ada/moved{number}"), keep=False))
+        return "rename", {"COMPLETED": 200, "ERROR": 404}[ended.xml.findtext("{*}phase") or ""]
+
+    async def read() -> tuple[str, int]:
+        answer = await space.get("/files/home/ada/f")
+        if answer.status == 200:
+            assert len(answer.body) in sizes
+            assert len(set(answer.body)) == 1
+        return "read", answer.status
+
+    allowed = {"put": {200, 201}, "if": {200, 412}, "delete": {200, 404}, "rename": {200, 404}, "read": {200, 404}}
+    for turn in range(3):
+        work = [put(turn * 4 + n) for n in range(4)] + [put_if_there(turn * 3 + n) for n in range(3)]
+        work += [delete(), delete(), rename(turn), read(), read(), read()]
+        for what, status in await asyncio.gather(*work):
+            assert status in allowed[what], (what, status)
+    for file in space.posix("/home/ada").iterdir():
+        data = file.read_bytes()
+        assert len(data) in sizes
+        assert len(set(data)) == 1
+    assert leftovers(space) == []
+
+
+async def test_a_quota_holds_for_many_at_once(tmp_path: Path) -> None:
+    limit = 1_000_000
+    async with running(tmp_path / "data", {"vospace": {"home_quota_bytes": limit}}) as space:
+        await space.node("/home/ada")
+        answers = await asyncio.gather(*(space.upload(f"/home/ada/f{n}", bytes(150_000)) for n in range(12)))
+        assert sorted(answer.status for answer in answers) == [201] * 6 + [507] * 6
+        files = list(space.posix("/home/ada").iterdir())
+        assert sum(file.stat().st_size for file in files) == 900_000
+        free = int((await space.node("/home/ada")).properties[f"{CORE}availableSpace"])
+        assert free == 100_000
+        # Replaced, removed and made at once: the count ends where the files do.
+        await asyncio.gather(
+            *(space.upload(f"/home/ada/{file.name}", bytes(1000 * n)) for n, file in enumerate(files)),
+            *(space("DELETE", f"/files/home/ada/{file.name}") for file in files[:3]),
+            space.mkdir("/home/ada/d"),
+        )
+        used = sum(file.stat().st_size for file in space.posix("/home/ada").iterdir() if file.is_file())
+        free = int((await space.node("/home/ada")).properties[f"{CORE}availableSpace"])
+        assert free == limit - used
+        assert leftovers(space) == []

@@ -238,3 +238,16 @@ async def test_upload_limit(tmp_path) -> None:
 def test_people_of_these_tests_are_no_ones_on_this_machine() -> None:
     assert min(person.identity.uid for person in PEOPLE.values()) > 20000
     assert uri("/x").startswith("vos://")
+
+
+async def test_who_is_not_signed_in_is_told_no_names(space: Space) -> None:
+    await space.upload("/home/ada/f", b"x")
+    await space.set("/home/ada/f", {"ispublic": "true", "groupread": "team"})
+    await space.as_("bob").node("/home/bob")
+    shown = (await space.as_("bob").node("/home/ada/f")).properties
+    assert (shown[f"{CORE}creator"], shown[f"{CORE}groupread"].endswith("team")) == ("ada", True)
+    nobody = await space.as_(None).node("/home/ada/f")
+    assert nobody.status == 200
+    assert nobody.properties[f"{CORE}ispublic"] == "true"
+    assert not {f"{CORE}creator", f"{CORE}groupread", f"{CORE}groupwrite"} & set(nobody.properties)
+    assert "team" not in nobody.text

@@ -17,7 +17,7 @@ from astrocloud.vospace.children import Children
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.gate import Gate
 from astrocloud.vospace.identity import access_tells, acting_as, as_platform
-from astrocloud.vospace.locks import locked_below
+from astrocloud.vospace.locks import locked_below, one_after_the_other
 from astrocloud.vospace.models import (
     CONTAINER,
     DATA,
@@ -367,7 +367,7 @@ class Nodes:
             raise Fault("vospace-operation-not-supported", what="properties of a link; set them where it leads to")
         wanted = self._rights(person, changes, current=now)
         keeps = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
-        with self._as(person, path, acl.WRITE):
+        with self._as(person, path, acl.WRITE), self.tree.node(path) as node, one_after_the_other(node):
             before = self._write_kept(path, keeps) if keeps else None
             try:
                 if wanted:

@@ -1,7 +1,9 @@
-"""Nodes that are locked below a folder that is to go, or to go elsewhere."""
+"""Locks of two kinds: a person's, which keep a node as it is, and those that let one change come after the other."""
 
 import os
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from astrocloud.vospace import attributes, posix
@@ -38,3 +40,17 @@ def locked_below(folder: int, path: NodePath, depth: int = 0) -> NodePath | None
         finally:
             os.close(inner)
     return None
+
+
+_turns = tuple(threading.Lock() for _ in range(64))
+
+
+@contextmanager
+def one_after_the_other(node: int) -> Iterator[None]:
+    """Let changes of what the descriptor `node` names, which are read, changed and written, not lose each other.
+
+    Of this process; two processes that share a file system do not wait for each other.
+    """
+    status = os.fstat(node)
+    with _turns[hash((status.st_dev, status.st_ino)) % len(_turns)]:
+        yield

@@ -113,7 +113,12 @@ class Owners:
         self._lock = threading.Lock()
 
     def names(self, person: Person) -> Names:
-        """Return the names that `person` may be shown: everybody's who has a home, and every project's."""
+        """Return the names that `person` may be shown: everybody's who has a home, and every project's.
+
+        Who is not signed in is shown none: whose a public file is, and whom else it is shared with, is not public.
+        """
+        if person.name is None:
+            return Names()
         seen = self._look()
         users = {number: name for name, number in seen.users.items()}
         groups = {number: name for name, number in {**seen.groups, **person.groups}.items()}
