@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import io
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -196,7 +197,7 @@ def sums(data: bytes) -> str:
 
 async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, files: Files, source: Source) -> None:
     large = os.urandom(40_000_000)
-    async with files.session.put(f"{files.url}/files/home/ann/large", data=large) as answer:
+    async with files.session.put(f"{files.url}/files/home/ann/large", data=io.BytesIO(large)) as answer:
         assert answer.status in {200, 201}, await answer.text()
     home = "/srv/astrocloud/tree/home/ann"
     make = (
@@ -291,7 +292,7 @@ async def test_replicas_that_are_told_to_end_finish_what_they_do(
 
 async def test_bytes_come_and_go_without_the_proxy(platform: Installation, files: Files) -> None:
     data = os.urandom(12_000_000)
-    async with files.session.put(f"{files.url}/files/home/ann/around", data=data) as answer:
+    async with files.session.put(f"{files.url}/files/home/ann/around", data=io.BytesIO(data)) as answer:
         assert answer.status in {200, 201}
     async with files.session.get(f"{files.url}/files/home/ann/around", allow_redirects=False) as answer:
         assert answer.status == 303
@@ -319,7 +320,7 @@ async def test_bytes_come_and_go_without_the_proxy(platform: Installation, files
         async with aiohttp.ClientSession() as nobody:
             async with nobody.get(address) as answer:
                 assert sums(await answer.read()) == sums(data)
-            async with nobody.put(target, data=data) as answer:
+            async with nobody.put(target, data=io.BytesIO(data)) as answer:
                 assert answer.status == 201
             # Nothing else is there, and who is signed in by a cookie elsewhere is not here.
             async with nobody.get(f"{around}/services/vospace/nodes/home/ann") as answer:

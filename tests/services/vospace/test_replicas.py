@@ -362,6 +362,37 @@ async def test_work_of_my_files_is_told_by_both_and_ends_with_the_reason_when_it
     assert "not begun again" in found["error"]
 
 
+async def test_what_a_page_picked_at_one_is_the_same_at_the_other(two: Any) -> None:
+    one, other = two
+    await one.space.mkdir("/home/ada/d")
+    for number in range(20):
+        one.space.write(f"/home/ada/d/{number}", b"x" * (100 - number))
+    headers = {"Content-Type": "application/json"}
+
+    async def trashed(view: str, picks: list[int]) -> Any:
+        wish = json.dumps({"do": "trash", "view": view, "picks": picks}).encode()
+        return await other.space("POST", "/api/work", data=wish, headers=headers)
+
+    query = "/api/list?path=/home/ada/d&sort=size&first=0&count=50"
+    listed = json.loads((await one.space.get(query)).body)
+    assert [entry["name"] for entry in listed["entries"]][:2] == ["19", "18"]
+    window = json.loads((await other.space.get(f"{query}&view={listed['view']}")).body)
+    assert (window["view"], window["stale"]) == (listed["view"], False)
+
+    assert (await trashed(listed["view"], [0, 2])).status == 201
+    left = {str(number) for number in range(20)} - {"19", "17"}
+    assert {path.name for path in one.space.posix("/home/ada/d").iterdir()} == left
+
+    # With other names in it positions mean nothing where the view is not kept.
+    listed = json.loads((await one.space.get(query)).body)
+    one.space.write("/home/ada/d/new", b"")
+    assert (await trashed(listed["view"], [0])).status == 409
+    # Nor do views that somebody made up.
+    for view in (".", "x.eJw", f"x.{'A' * 3000}", listed["view"][:-4] + "AAAA"):
+        assert (await trashed(view, [0])).status == 409
+    assert {path.name for path in one.space.posix("/home/ada/d").iterdir()} == left | {"new"}
+
+
 # The list itself, without a service.
 
 

@@ -1,15 +1,21 @@
 """Folders as a page shows them: an order made once, of which windows are told, so that a page never holds all of it.
 
 A view is the names that one reader may see in one folder, in one order. It is kept in memory for as long as there is
-room; each window is read anew from the file system, so what it says of a file is true when it is told.
+room; each window is read anew from the file system, so what it says of a file is true when it is told. Its id says what
+it is of, so that a process that does not keep it can make just the same one as long as the folder holds the same names.
 """
 
+import base64
+import binascii
+import hashlib
+import json
 import os
 import re
 import secrets
 import stat
 import threading
 import time
+import zlib
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
@@ -37,6 +43,7 @@ SEARCH_S: Final = 10.0
 
 _ROOM_BYTES: Final = 128 << 20
 """How much memory the names of all views that are kept may take, besides one of any size."""
+_ID_LIMIT: Final = 2000
 _DIGITS: Final = re.compile(r"\d+", re.ASCII)
 
 
@@ -85,10 +92,48 @@ class Names(Sequence[bytes]):
         """How many bytes they take."""
         return len(self._text) + len(self._begins) * self._begins.itemsize
 
+    @property
+    def digest(self) -> str:
+        """What tells these names, in this order, from all others."""
+        return hashlib.blake2b(self._text, digest_size=16).hexdigest()
+
     def position(self, name: bytes) -> int | None:
         """Return where `name` is, or `None`."""
         at = self._text.find(b"\0" + name + b"\0") if name else -1
         return None if at < 0 else bisect_left(self._begins, at + 1)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What a view is of."""
+
+    reader: str | None
+    path: NodePath
+    wish: Wish
+    digest: str
+    """That of its names."""
+
+    def new_id(self) -> str:
+        """Return the id of a new view: of one whose id would be too long for an address it does not tell."""
+        wish = self.wish
+        told = [self.reader, str(self.path), wish.sort, wish.descending, wish.match, wish.hidden, self.digest]
+        text = base64.urlsafe_b64encode(zlib.compress(json.dumps(told).encode())).decode().rstrip("=")
+        return secrets.token_urlsafe(9) + (f".{text}" if len(text) <= _ID_LIMIT else "")
+
+    @classmethod
+    def of_id(cls, view_id: str) -> "_Origin | None":
+        """Return what a view's id tells, which anybody may have written."""
+        text = view_id.partition(".")[2]
+        try:
+            packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            reader, path, sort, descending, match, hidden, digest = json.loads(
+                zlib.decompressobj().decompress(packed, 20 * _ID_LIMIT)
+            )
+            wish = Wish(str(sort), descending is True, str(match), hidden is True)
+            origin = cls(reader, NodePath.from_url(str(path)), wish, str(digest))
+        except (ValueError, TypeError, RecursionError, binascii.Error, zlib.error, Fault):
+            return None
+        return origin if wish.sort in SORTS else None
 
 
 @dataclass(frozen=True)
@@ -140,7 +185,9 @@ class Views:
                     if kept.stamp[:2] == stamp[:2]:
                         return kept, kept.stamp != stamp
             names = _names(folder, reader, wish)
-        view = View(secrets.token_urlsafe(9), person.name, path, wish, stamp, names)
+        origin = _Origin(person.name, path, wish, names.digest)
+        same = _Origin.of_id(view_id) == origin  # another process made it
+        view = View(view_id if same else origin.new_id(), person.name, path, wish, stamp, names)
         with self._lock:
             self._kept[view.id] = view
             while len(self._kept) > 1 and sum(each.names.size for each in self._kept.values()) > _ROOM_BYTES:
@@ -150,10 +197,18 @@ class Views:
         return view, False
 
     def get(self, person: Person, view_id: str) -> View | None:
-        """Return the view `view_id` of `person`, or `None` when it is kept no more."""
+        """Return the view `view_id` of `person`, or `None` when it is neither kept nor can be made just so again."""
         with self._lock:
             view = self._kept.get(view_id)
-        return view if view is not None and view.reader == person.name else None
+        if view is None:
+            origin = _Origin.of_id(view_id)
+            if origin is None or origin.reader != person.name:
+                return None
+            try:
+                view, _stale = self.open(person, origin.path, origin.wish, view_id=view_id)
+            except (Fault, OSError):
+                return None
+        return view if (view.id, view.reader) == (view_id, person.name) else None
 
     def window(self, person: Person, view: View, first: int, count: int) -> list[dict[str, Any] | None]:
         """Return `count` entries of `view` from position `first`; `None` for each that is gone or hidden by now."""
