@@ -14,6 +14,7 @@ from traitlets import Any as AnyTrait
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, person_variables
+from astrocloud_hub.spawners.dask import dask_variables
 from astrocloud_hub.spawners.kube import starts
 from astrocloud_hub.spawners.kube.api import ClusterApi
 from astrocloud_hub.spawners.kube.ends import (
@@ -186,6 +187,8 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         variables = {
             **person_variables(person, home=home, environment=options.environment.id, language=current_language()),
             **limit_variables(memory_bytes=limits.memory_bytes, cpus=limits.cpus, most_threads=64),
+            # Where no policy is enforced, other pods reach its ports.
+            **dask_variables(),
             # Unix sockets of kernels need a short path on a local disk.
             "JUPYTER_RUNTIME_DIR": "/tmp/jupyter",  # noqa: S108 - inside the pod, and only its own
             **{name: str(value) for name, value in self.get_env().items() if value is not None},
