@@ -3,6 +3,7 @@
 import re
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from playwright.sync_api import Download, Page, expect
@@ -64,6 +65,11 @@ def test_what_is_in_the_trash_is_restored_or_gone_for_good(
     expect(row(page, "one.txt")).to_have_count(0, timeout=WITHIN_MS)
     page.locator("#fi-places").get_by_role("link", name=said_in("place-trash")).click()
     expect(row(page, "one.txt")).to_contain_text("/home/fiona/old", timeout=WITHIN_MS)
+    # How long it is kept is said, for all and for each.
+    expect(page.locator("#fi-notes")).to_contain_text(said_in("trash-note", days=30))
+    ends = [datetime.now(UTC) + timedelta(days=30, minutes=minutes) for minutes in (-10, 0)]  # midnight may be between
+    until = "|".join(f"{end:%b} {end.day}, {end.year}" for end in ends)
+    expect(row(page, "one.txt")).to_contain_text(re.compile(f"until ({until})"))
     pick(page, "one.txt")
     tool(page, "restore")
     expect(row(page, "one.txt")).to_have_count(0, timeout=WITHIN_MS)

@@ -163,8 +163,9 @@ async def test_new_folder_rename_and_names_that_are_taken(space: Space) -> None:
     assert (await post(space, "/folder", path="/home/ada", name="Night 1")).status == 409
     assert (await post(space, "/folder", path="/home/ada", name="Night 1/raw/a", parents=True)).status == 201
     assert (space.root / "home/ada/Night 1/raw/a").is_dir()
-    for bad in ("", "..", "a/b", "x\ny", "a" * 300):
-        assert (await post(space, "/folder", path="/home/ada", name=bad)).status == 400, bad
+    for bad in ("", "..", "a/b", "x\ny", "a" * 300, ".auto", ".x.astrocloud-0123456789abcdef"):
+        answer = await post(space, "/folder", path="/home/ada", name=bad)
+        assert (answer.status, load(answer)["code"]) == (400, "files-bad-name"), bad
     space.write("/home/ada/a.tar.gz")
     answer = await post(space, "/exists", path="/home/ada", names=["a.tar.gz", "b"])
     assert load(answer)["taken"] == {"a.tar.gz": {"kind": "file", "size": 1, "free": "a (2).tar.gz"}}

@@ -40,6 +40,7 @@ NAMES: Final = {
     "vospace-incomplete": "TransferFailed",
     "files-share-partly": "PermissionDenied",
     "files-view-gone": "InvalidArgument",
+    "files-bad-name": "InvalidURI",
     "files-archive-gone": "NodeNotFound",
     "files-link-gone": "NodeNotFound",
     "files-trash-unusable": "PermissionDenied",

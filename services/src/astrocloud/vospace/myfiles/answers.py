@@ -78,14 +78,23 @@ def paths_in(document: dict[str, Any], name: str) -> list[NodePath]:
 
 
 def new_name(text: str, *, typed: bool = True) -> bytes:
-    """Return `text` as the name of a file, without the blanks around what a person `typed`. Raises ``InvalidURI``."""
+    """Return `text` as the name of a file, without the blanks around what a person `typed`.
+
+    Raises
+    ------
+    Fault
+        ``files-bad-name``.
+    """
     name = (text.strip() if typed else text).encode("utf-8", "replace")
-    if not name or name in {b".", b".."} or b"/" in name or b"\0" in name or len(name) > 255:
-        reason = "a name has 1 to 255 bytes, no slash, and is not made of dots"
-        raise Fault("vospace-invalid-uri", uri=text[:200], reason=reason)
-    path = NodePath((name,))
-    NodePath.from_url(str(path))  # names that are kept for the service
-    path.check_new_name()
+    try:
+        if not name or b"/" in name:
+            raise invalid_argument("a name is needed")
+        path = NodePath((name,))
+        NodePath.from_url(str(path))  # made of dots, too long, or kept for the service
+        path.check_new_name()
+    except Fault as fault:
+        shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:80])
+        raise Fault("files-bad-name", name=shown) from fault
     return name
 
 

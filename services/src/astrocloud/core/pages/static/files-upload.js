@@ -80,14 +80,14 @@ export async function upload(folder, files) {
     if (there && (conflict === "skip" || conflict === "same" && isSame(item, taken))) continue;
     const replaces = Boolean(there) && conflict === "replace" && there.kind !== "folder";
     const name = there && !replaces ? there.free : item.file.name;
-    made.push({ key: `up-${sequence += 1}`, file: item.file, path: joined(item.into, name), replaces, offset: 0, tries: 0, into: folder, error: refused.get(item.into) });
+    made.push({ key: `up-${sequence += 1}`, file: item.file, path: joined(item.into, name), replaces, offset: 0, tries: 0, into: folder, error: isBad(item.file.name) ? new BadName() : refused.get(item.into) });
   }
   add(made);
 }
 
 const inside = (folder, below) => folder + below.split("/").filter(Boolean).map((part) => `/${encodeURIComponent(part)}`).join("");
 /** Whether `error` is about one name, and not about the place or the platform. */
-const isOdd = (error) => error instanceof Refused && ["vospace-invalid-uri", "vospace-duplicate-node", "vospace-too-deep"].includes(error.code);
+const isOdd = (error) => error instanceof Refused && ["files-bad-name", "vospace-duplicate-node", "vospace-too-deep"].includes(error.code);
 const standsAt = (item, taken) => taken.get(item.into)?.[item.file.name];
 /** Whether a file of this name and size is there: most likely this one, from a time before. */
 const isSame = (item, taken) => { const there = standsAt(item, taken); return there.kind === "file" && there.size === item.file.size; };
@@ -165,7 +165,7 @@ async function work(item) {
     } catch (error) {
       if (item.state === "paused" || item.state === "dropped") { if (item.state === "paused") stopped.add(item); return; }
       const lost = !(error instanceof Refused) || error.status >= 500 || error.status === 423 || error.code === "vospace-incomplete" || error.code === "vospace-node-busy";
-      if (error instanceof FileChanged || !lost || error.status === 507) {
+      if (error instanceof FileChanged || error instanceof BadName || !lost || error.status === 507) {
         item.state = "failed";
         item.error = error;
         stopped.add(item);
@@ -180,7 +180,9 @@ async function work(item) {
 }
 
 class FileChanged extends Error {}
-const why = (error) => (error instanceof FileChanged ? t("upload-changed") : reason(error));
+class BadName extends Error {}
+const why = (error) => (error instanceof FileChanged ? t("upload-changed") : error instanceof BadName ? t("upload-bad-name") : reason(error));
+const isBad = (name) => /[\x00-\x1f\x7f-\x9f\u2028\u2029]/.test(name) || [".auto", ".null"].includes(name) || new TextEncoder().encode(name).length > 255;
 
 /** Wait `seconds`, or less when the connection comes back or somebody resumes. */
 async function pause(item, seconds) {
@@ -219,6 +221,7 @@ function send(method, address, headers, body, item, progress) {
 }
 
 async function putWhole(item) {
+  if (isBad(item.file.name)) throw new BadName();
   await readable(item);
   const headers = item.replaces ? {} : { "If-None-Match": "*" };
   try {
