@@ -159,6 +159,8 @@ class Upload:
             `begin` raises for what has the name by now.
         """
         os.ftruncate(self.descriptor, self.size)
+        if self.size >= ANNOUNCED_FROM_BYTES:
+            os.fsync(self.descriptor)  # most of it, before others have to wait for this
         with self._alone():
             status = self._put_in_place(md5, expected, account)
         self.close()
