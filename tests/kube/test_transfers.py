@@ -36,7 +36,7 @@ def platform(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Install
     port = free_node_port(cluster)
     config = {"vospace": {"bytes_url": f"http://{address}:{port}", "transfer_networks": [f"{BRIDGE_ADDRESS}/32"]}}
     small: dict[str, Any] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
-    way = {"drainSeconds": 90, "bytesService": {"type": "NodePort", "nodePort": port}}
+    way = {"drainSeconds": 300, "bytesService": {"type": "NodePort", "nodePort": port}}
     images = built_images | {"astro": built_images["services"]}
     repository, _, digest = images["services"].partition("@")
     services = {
@@ -82,7 +82,7 @@ class Files:
             found = await self.phase(job)
             return found in {"COMPLETED", "ERROR", "ABORTED"}
 
-        await until("the job's end", is_over, within_s=180)
+        await until("the job's end", is_over, within_s=400)
         return found
 
     async def send_resumably(self, path: str, data: bytes) -> int:
@@ -114,7 +114,7 @@ class Files:
                 broken += 1
                 raise
 
-        await until("the upload", goes_on, within_s=180)
+        await until("the upload", goes_on, within_s=400)
         return broken
 
     async def fetch_resumably(self, path: str, size: int) -> tuple[bytes, int]:
@@ -136,15 +136,15 @@ class Files:
                 raise
             return len(read) == size
 
-        await until("the download", goes_on, within_s=180)
+        await until("the download", goes_on, within_s=400)
         return bytes(read), broken
 
 
 @pytest.fixture
 async def files(platform: Installation) -> AsyncIterator[Files]:
     headers = {"Authorization": f"Bearer {platform.token('ann')}"}
-    # A connection that goes to a lost pod is nobody's: it is not waited for.
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=10, sock_connect=5)
+    # A connection to a pod that is lost ends by nobody's answering.
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=30, sock_connect=10)
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
         yield Files(session, f"{platform.url}/services/vospace")
@@ -196,7 +196,7 @@ def sums(data: bytes) -> str:
 
 
 async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, files: Files, source: Source) -> None:
-    large = os.urandom(40_000_000)
+    large = os.urandom(24_000_000)
     async with files.session.put(f"{files.url}/files/home/ann/large", data=io.BytesIO(large)) as answer:
         assert answer.status in {200, 201}, await answer.text()
     home = "/srv/astrocloud/tree/home/ann"
@@ -207,8 +207,8 @@ async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, fil
         f"['{home}/many', *(f'{home}/many/{{n}}' for n in range({FILES}))]]"
     )
     in_a_pod(platform, make)
-    uploading = [asyncio.create_task(files.send_resumably(f"/home/ann/sent{n}", large)) for n in range(3)]
-    fetching = [asyncio.create_task(files.fetch_resumably("/home/ann/large", len(large))) for _ in range(3)]
+    uploading = [asyncio.create_task(files.send_resumably(f"/home/ann/sent{n}", large)) for n in range(2)]
+    fetching = [asyncio.create_task(files.fetch_resumably("/home/ann/large", len(large))) for _ in range(2)]
     names = [f"/home/ann/pulled{n}" for n in range(3)]
     pulls = [await files.transfer(name, "pullToVoSpace", endpoint=source.url) for name in names]
     await source.half.wait()
@@ -220,8 +220,8 @@ async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, fil
     lost = platform.pods("vospace")[0]["metadata"]["name"]
     platform.kubectl("delete", "pod", lost, "--grace-period=0", "--force")
     source.go_on.set()
-    broken = [await each for each in uploading]
-    fetched = [await each for each in fetching]
+    broken = await asyncio.gather(*uploading)
+    fetched = await asyncio.gather(*fetching)
 
     for job in [*pulls, *copies]:
         assert await files.ended(job) == "COMPLETED"
@@ -229,18 +229,18 @@ async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, fil
         assert sums(data) == sums(large)
     look = (
         "import hashlib, os; h = lambda p: hashlib.sha256(open(p, 'rb').read()).hexdigest(); "
-        f"print(*[h('{home}/' + n) for n in ('sent0', 'sent1', 'sent2', 'pulled0', 'pulled1', 'pulled2')]); "
+        f"print(*[h('{home}/' + n) for n in ('sent0', 'sent1', 'pulled0', 'pulled1', 'pulled2')]); "
         f"same = lambda c, n: open(f'{home}/copy{{c}}/{{n}}').read() == str(n) * 500; "
         f"print(*[sum(same(c, n) for n in range({FILES})) for c in range(4)]); "
         f"print(*[len(os.listdir(f'{home}/copy{{c}}')) for c in range(4)])"
     )
     hashes, whole, counted = in_a_pod(platform, look).strip().splitlines()
-    assert hashes.split() == [sums(large)] * 3 + [sums(source.data)] * 3
+    assert hashes.split() == [sums(large)] * 2 + [sums(source.data)] * 3
     assert whole.split() == counted.split() == [str(FILES)] * 4
     platform.wait("vospace")
     interrupted = sum(broken) + sum(number for _, number in fetched)
     say(
-        f"a replica of two lost: {interrupted} of 6 transfers interrupted and whole, {source.asked - 3} of 3 pulls anew"
+        f"a replica of two lost: {interrupted} of 4 transfers interrupted and whole, {source.asked - 3} of 3 pulls anew"
     )
 
 
@@ -257,7 +257,7 @@ async def test_replicas_that_are_told_to_end_finish_what_they_do(
 
     job = await files.transfer("/home/ann/drained", "pullToVoSpace", endpoint=source.url)
     await source.half.wait()
-    patience = aiohttp.ClientTimeout(total=120)
+    patience = aiohttp.ClientTimeout(total=400)
     upload = asyncio.create_task(
         files.session.put(f"{files.url}/files/home/ann/put", data=pieces(), timeout=patience)  # type: ignore[arg-type]
     )
@@ -275,7 +275,7 @@ async def test_replicas_that_are_told_to_end_finish_what_they_do(
         ready = [p for p in pods if any(s.get("ready") for s in p["status"].get("containerStatuses", []))]
         return len(ready) == 2 and not old & {pod["metadata"]["name"] for pod in pods}
 
-    took = await until("new pods", replaced, within_s=120)
+    took = await until("new pods", replaced, within_s=300)
     assert await files.phase(job) == "EXECUTING"
     source.go_on.set()
     sending.set()
