@@ -117,7 +117,7 @@ def names_in_order(
         known = indexes.known(folder)
         if known is not None:
             return zip(_sorted_from(known, start, descending=descending), repeat(0))
-    entries = _scan(folder)
+    entries = entries_of(folder)
     first = list(islice(entries, SMALL + 1))
     if len(first) <= SMALL:
         kinds = dict(first)
@@ -135,7 +135,8 @@ def names_in_order(
     return every if start is None else _after(every, start)
 
 
-def _scan(folder: int) -> Iterator[Entry]:
+def entries_of(folder: int) -> Iterator[Entry]:
+    """Yield the entries of the open folder `folder` in its own order."""
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -29,7 +29,8 @@ from typing import Any, Final, overload
 from astrocloud.vospace import acl, posix
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
-from astrocloud.vospace.models import LINK, NodePath, Person, is_hidden
+from astrocloud.vospace.listing import entries_of
+from astrocloud.vospace.models import CONTAINER, LINK, Node, NodePath, Person, is_hidden
 from astrocloud.vospace.myfiles.entries import describe, describe_link, open_to_all
 from astrocloud.vospace.reading import Reader
 
@@ -184,7 +185,7 @@ class Views:
                     # The folder itself must be the same one, or positions mean nothing.
                     if kept.stamp[:2] == stamp[:2]:
                         return kept, kept.stamp != stamp
-            names = _names(folder, reader, wish)
+            names = _names(folder, path, reader, wish)
         origin = _Origin(person.name, path, wish, names.digest)
         same = _Origin.of_id(view_id) == origin  # another process made it
         view = View(view_id if same else origin.new_id(), person.name, path, wish, stamp, names)
@@ -217,8 +218,11 @@ class Views:
         links = []
         public = open_to_all(self._nodes, path)
         with self._nodes.acting(person, path, acl.READ | acl.PASS), self._nodes.tree.folder(path) as folder:
-            for name in view.names[first : first + min(count, WINDOW_LIMIT)]:
-                node = reader.child(folder, path, name, "properties")
+            names = view.names[first : first + min(count, WINDOW_LIMIT)]
+            seen = {child[0]: child for child in reader.children(folder, path, ((n, 0) for n in names), "properties")}
+            for name in names:
+                child = seen.get(name)
+                node = Node(path / name, *child[1:]) if child is not None else None
                 if node is not None and node.kind == LINK:
                     links.append((len(found), node))
                 told = describe(node) if node is not None else None
@@ -281,15 +285,19 @@ def _seen(folder: int, reader: Reader) -> Iterator[tuple[bytes, os.stat_result]]
                 yield name, status
 
 
-def _names(folder: int, reader: Reader, wish: Wish) -> Names:
+def _names(folder: int, path: NodePath, reader: Reader, wish: Wish) -> Names:
     """Return the names to be shown, folders first."""
     names: tuple[list[bytes], list[bytes]] = [], []
     values = array("q"), array("q")
-    for name, status in _seen(folder, reader):
-        if wish.takes(name):
-            is_file = not stat.S_ISDIR(status.st_mode)
-            names[is_file].append(name)
-            if wish.sort != "name":
+    if wish.sort == "name":  # which asks for nobody's size or date
+        for name, kind, _, _ in reader.children(folder, path, entries_of(folder), "min"):
+            if wish.takes(name):
+                names[kind != CONTAINER].append(name)
+    else:
+        for name, status in _seen(folder, reader):
+            if wish.takes(name):
+                is_file = not stat.S_ISDIR(status.st_mode)
+                names[is_file].append(name)
                 values[is_file].append(status.st_mtime_ns if wish.sort == "date" else status.st_size * is_file)
     # Folders stay in front, whichever way the rest goes.
     return Names(chain.from_iterable(map(partial(_sorted, wish), names, values)))
