@@ -4,6 +4,8 @@ import asyncio
 import os
 import time
 from contextlib import suppress
+from random import Random
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import aiohttp
@@ -16,6 +18,7 @@ from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import Authority, NodePath, encode_name
 from astrocloud.vospace.writing import escape
 from tests.services.vospace.platform import CORE, Space, node_xml, validate
+from tests.services.vospace.test_transfers import transfer_xml
 
 AUTHORITY = Authority("astrocloud.local", aliases=("cadc.nrc.ca~arc",))
 
@@ -132,6 +135,66 @@ def test_mangled_documents_are_faults_and_nothing_else(noise: bytes, at: int, cu
     for body in (good[:at] + noise + good[at + cut :], good.replace(b"home/ada", noise)):
         with suppress(Fault):
             parsing.node(body, AUTHORITY)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.binary(max_size=200), st.integers(0, 700), st.integers(0, 60), st.text(max_size=30))
+def test_mangled_transfers_are_faults_and_nothing_else(noise: bytes, at: int, cut: int, text: str) -> None:
+    plain = transfer_xml(
+        "/home/ada/f", "pushToVoSpace", "httpput", view="v", keep=True, endpoint="http://x/", method="m"
+    )
+    good = plain.encode()
+    mangled = [good[:at] + noise + good[at + cut :], good.replace(b"home/ada", noise), good.replace(b"true", noise)]
+    mangled += [good.replace(b"pushToVoSpace", escape(text).encode("utf-8", "surrogatepass"))]
+    for body in mangled:
+        with suppress(Fault):
+            parsing.transfer(body, AUTHORITY)
+
+
+async def test_nothing_that_is_sent_is_an_internal_fault(space: Space) -> None:
+    """Over HTTP: mangled documents, paths, queries and headers are refused or taken, and the service goes on."""
+    random = Random(20261122)  # the same each time
+    node = node_xml("/home/ada/x", "DataNode", {"title": "t", "description": None}).encode()
+    transfer = transfer_xml(
+        "/home/ada/f", "pushToVoSpace", "httpput", view="v", keep=True, endpoint="http://x/"
+    ).encode()
+    await space.upload("/home/ada/f", b"hello")
+    letters = "/.%2Fef0\\~!:?#&=;,\"' 天\u202e"
+    for turn in range(150):
+        base = (node, transfer)[turn % 2]
+        at, noise = random.randrange(len(base)), random.randbytes(random.randrange(30))
+        body = base[:at] + noise + base[at + random.randrange(20) :]
+        method, path = random.choice(
+            [
+                ("PUT", "/nodes/home/ada/x"),
+                ("POST", "/nodes/home/ada/f"),
+                ("POST", "/synctrans"),
+                ("POST", "/transfers"),
+            ]
+        )
+        answer = await space(method, path, data=body, headers={"Content-Type": "text/xml"})
+        assert answer.status < 500, (method, path, body)
+        odd = quote("".join(random.choices(letters, k=random.randrange(1, 25))), safe="/%?&=;#:")
+        for below in ("nodes", "files", "transfers", "uploads"):
+            answer = await space("GET", f"/{below}/home/ada/{odd}")
+            assert answer.status < 500, (below, odd)
+        name, value = (
+            random.choice(HEADERS),
+            "".join(random.choices('0123456789-,=*";abcMWF :/', k=random.randrange(25))),
+        )
+        for verb in ("GET", "PUT"):
+            kwargs = {"data": b"hello"} if verb == "PUT" else {}
+            answer = await space(verb, "/files/home/ada/f", headers={name: value.strip()}, **kwargs)
+            assert answer.status < 500, (verb, name, value)
+        query = random.choice(["limit", "uri", "detail", "sort", "order", "view", "WAIT", "PHASE", "LAST", "AFTER"])
+        for below in ("nodes/home/ada", "transfers", "files/home/ada/f"):
+            answer = await space("GET", f"/{below}?{query}={odd.replace('#', '%23')}")
+            assert answer.status < 500, (below, query, odd)
+    assert (await space.node("/home/ada")).status == 200
+
+
+HEADERS = ["Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Digest"]
+HEADERS += ["Content-MD5", "Repr-Digest", "Want-Repr-Digest", "Accept-Language", "x-total-length", "X-Request-ID"]
 
 
 @pytest.mark.parametrize(
