@@ -352,14 +352,16 @@ async def test_work_of_my_files_is_told_by_both_and_ends_with_the_reason_when_it
         return found.get("total_files")
 
     assert await until("how far it is, at the other", told) > 1000
+    language = "en"
     await one.kill()
 
     async def failed() -> Any:
-        found = json.loads((await other.space.get(work)).body)
+        found = json.loads((await other.space.get(work, headers={"Accept-Language": language})).body)
         return found if found["phase"] == "failed" else None
 
-    found = await until("the end", failed)
-    assert "not begun again" in found["error"]
+    assert "The service ended" in (await until("the end", failed))["error"]
+    language = "zh"
+    assert "服务在此期间中断" in (await failed())["error"]
 
 
 async def test_what_a_page_picked_at_one_is_the_same_at_the_other(two: Any) -> None:

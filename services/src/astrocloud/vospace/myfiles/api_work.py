@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from astrocloud.core import words
 from astrocloud.core.errors import RequestError
 from astrocloud.core.uws.jobs import Jobs, Turn
 from astrocloud.core.uws.models import COMPLETED, ERROR, EXECUTING, Job, Result
@@ -104,7 +105,7 @@ class WorkApi:
         job = await self.jobs.run(job)
         for _phase in range(2):  # queued, executing
             job = await self.jobs.wait(job, seconds=AT_ONCE_S)
-        return answer(self._told(job), status=201)
+        return answer(self._told(request, job), status=201)
 
     def _progress(self, job_id: str) -> str | None:
         task = self._tasks.get(job_id)
@@ -122,12 +123,15 @@ class WorkApi:
             task.ended = True
         return [Result("done", str(task.done)), Result("failed", str(task.failed))]
 
-    def _told(self, job: Job) -> dict[str, Any]:
+    def _told(self, request: web.Request, job: Job) -> dict[str, Any]:
         task = self._tasks.get(job.id)
+        error = job.error.message if job.error else ""
+        if job.phase == ERROR and task is None:  # nobody does it any more
+            error = words.text("files.work-interrupted", language_of(request))
         told = {
             "id": job.id,
             "phase": PHASES.get(job.phase, "running"),
-            "error": job.error.message if job.error else "",
+            "error": error,
         }
         if task is not None:
             return {**told, **task.document()}
@@ -142,7 +146,7 @@ class WorkApi:
 
     async def _look(self, request: web.Request) -> web.StreamResponse:
         """Say how far a piece of work is."""
-        return answer(self._told(await self._job(request, write=False)))
+        return answer(self._told(request, await self._job(request, write=False)))
 
     async def _end(self, request: web.Request) -> web.StreamResponse:
         """Break a piece of work off."""
@@ -151,7 +155,7 @@ class WorkApi:
         if task is not None:
             task.stop.set()
             task.ended = True
-        return answer(self._told(await self.jobs.abort(job)))
+        return answer(self._told(request, await self.jobs.abort(job)))
 
     async def _contents(self, request: web.Request) -> web.StreamResponse:
         """Return what is in the trash."""
