@@ -352,7 +352,8 @@ async def send_raw(cast: Cast, head: str, body: AsyncIterator[bytes]) -> int:
         pushing.cancel()
         with suppress(asyncio.CancelledError, ConnectionError):
             await pushing
-        writer.close()
+        # What was not sent by now is not waited for: nobody reads it.
+        writer.transport.abort()
 
 
 async def many_bytes(*, chunked: bool) -> AsyncIterator[bytes]:
