@@ -1,5 +1,6 @@
 """The client ``vos`` 3.7, unmodified: every command it has."""
 
+import asyncio
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -7,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.interop.conftest import Vos
+from tests.services.vospace.platform import CORE
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +161,22 @@ async def test_vsync_moves_nothing_the_second_time(vos: Vos) -> None:
     assert {p: (s.st_ino, s.st_mtime_ns) for p, s in before.items()} == {
         p: (s.st_ino, s.st_mtime_ns) for p, s in after.items()
     }
+
+
+async def test_vsync_moves_nothing_of_a_large_file_that_a_notebook_wrote(vos: Vos) -> None:
+    data = os.urandom(1 << 20) * 17
+    (vos.home / "tree").mkdir()
+    (vos.home / "tree" / "large").write_bytes(data)
+    await vos.space.mkdir("/home/ada/sync")
+    file = vos.space.write("/home/ada/sync/large", data)
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    async with asyncio.timeout(60):
+        while f"{CORE}MD5" not in (await vos.space.node("/home/ada/sync/large")).properties:
+            await asyncio.sleep(0.1)
+    before = file.stat()
+    await vos.run("vsync", "-r", "tree", vos.uri("/home/ada/sync"))
+    after = file.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 async def test_vcat_with_a_netrc(vos: Vos) -> None:
