@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -91,11 +91,17 @@ def person_of(document: Mapping[str, Any]) -> Person | None:
     return Person(str(document["username"]), identity, groups)
 
 
+def _by_number(names: Mapping[str, int]) -> dict[int, str]:
+    return {number: name for name, number in names.items()}
+
+
 @dataclass(frozen=True)
 class _Seen:
     until: float
     users: Mapping[str, int]
     groups: Mapping[str, int]
+    names: Names = field(default_factory=Names)
+    """The same by numbers, made once: there may be thousands, and every request asks."""
 
 
 class Owners:
@@ -120,10 +126,11 @@ class Owners:
         if person.name is None:
             return Names()
         seen = self._look()
-        users = {number: name for name, number in seen.users.items()}
-        groups = {number: name for name, number in {**seen.groups, **person.groups}.items()}
-        if person.name is not None:
-            users[person.identity.uid] = person.name
+        users, groups = seen.names.users, seen.names.groups
+        if users.get(person.identity.uid) != person.name:
+            users = {**users, person.identity.uid: person.name}
+        if not person.groups.items() <= seen.groups.items():
+            groups = _by_number({**seen.groups, **person.groups})
         return Names(users, groups)
 
     def uid(self, name: str) -> int | None:
@@ -147,7 +154,8 @@ class Owners:
                 # Without the right to switch, all is the platform's own and says nothing.
                 if len(set(users.values())) < len(users):
                     users = {}
-                self._seen = _Seen(time.monotonic() + FOLDERS_CACHE_S, users, groups)
+                names = Names(_by_number(users), _by_number(groups))
+                self._seen = _Seen(time.monotonic() + FOLDERS_CACHE_S, users, groups, names)
             return self._seen
 
     def _children(self, top: str) -> list[tuple[str, os.stat_result]]:
