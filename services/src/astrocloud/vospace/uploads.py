@@ -216,7 +216,7 @@ class Upload:
         except OSError as err:
             raise Fault("vospace-permission-denied", uri=str(self.path)) from err
         old = os.stat(self.hidden, dir_fd=self._folder, follow_symlinks=False)
-        if (old.st_dev, old.st_ino) != (self.replaced.status.st_dev, self.replaced.status.st_ino):
+        if etag(old) != self.replaced.etag:  # the number of a file that went may be another's by now
             posix.exchange(self._folder, self.hidden, self.path.name)  # another one got the name at this moment
             raise Fault("vospace-permission-denied", uri=str(self.path))
         os.unlink(self.hidden, dir_fd=self._folder)
