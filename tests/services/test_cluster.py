@@ -83,6 +83,16 @@ def test_a_lost_node_is_noticed_at_both_ends_of_a_connection(data: DataFolder) -
     assert told["idle_in_transaction_session_timeout"] == "60s"
 
 
+def test_the_hub_may_rest_inside_a_transaction(data: DataFolder) -> None:
+    data.make()
+
+    options = make_url(database_url(data, "jupyterhub")).query["options"]
+
+    # As JupyterHub does between requests: ended, the next one would be refused.
+    assert "idle_in_transaction" not in options
+    assert "tcp_keepalives_idle" in options
+
+
 def test_an_authority_of_the_operator_s_own_is_the_one_believed(data: DataFolder) -> None:
     data.make()
     assert make_url(database_url(data, "astrocloud")).query["sslrootcert"] == "/etc/ssl/certs/ca-certificates.crt"

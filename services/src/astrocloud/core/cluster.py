@@ -32,6 +32,10 @@ _KEEPALIVE: Final = {"keepalives_idle": "5", "keepalives_interval": "2", "keepal
 _SILENT_MS: Final = 11_000
 """The same for one on which something was sent."""
 
+_THE_HUBS: Final = "jupyterhub"
+"""The hub's own database. It alone uses it, and rests inside transactions by design: whoever came first after a minute
+of rest would be refused, were they ended. Services that hang in one keep the others from theirs."""
+
 _AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -168,11 +172,11 @@ def postgresql_url(database: ClusterDatabase, name: str, *, passwords: "Path", a
         "application_name": f"astrocloud-{name}",
         **_KEEPALIVE,
         "tcp_user_timeout": str(_SILENT_MS),
-        # A part that hangs in a transaction would keep all others from theirs, as would one that is lost in it.
+        # A part that is lost in a transaction would keep all others from theirs.
         "options": " ".join(
             f"-c {name}={value}"
             for name, value in {
-                "idle_in_transaction_session_timeout": "60s",
+                **({} if name == _THE_HUBS else {"idle_in_transaction_session_timeout": "60s"}),
                 **{f"tcp_{name}": value for name, value in _KEEPALIVE.items()},
                 "tcp_user_timeout": _SILENT_MS,
             }.items()
