@@ -126,9 +126,9 @@ def volume(name: str) -> Iterator[Volume]:
             run(*inside(server, "mkdir", "-p", "/var/lib/glusterd", "/var/log/glusterfs", "/run/gluster", _BRICKS))
             daemon(server, "glusterd", "/usr/sbin/glusterd", "--no-daemon", "--log-file=-")
         first, *others = SERVERS
-        wait_until("glusterd", lambda: _answers(first), within_s=30)
+        wait_until("glusterd", lambda: all(map(_answers, SERVERS)), within_s=60)
         for server in others:
-            wait_until(f"{server.name} to join", lambda server=server: _joins(first, server), within_s=30)  # type: ignore[misc]
+            wait_until(f"{server.name} to join", lambda server=server: _joins(first, server), within_s=90)  # type: ignore[misc]
         wait_until("all to know each other", lambda: _connected(first) == len(others), within_s=30)
         bricks = [f"{server.address}:{_BRICKS}/{name}" for server in SERVERS]
         made.command("volume", "create", name, "replica", str(len(bricks)), *bricks, "force")
@@ -150,7 +150,9 @@ def _answers(server: Host) -> bool:
 
 def _joins(first: Host, other: Host) -> bool:
     with suppress(ClusterError):
-        return "success" in run(*inside(first, "gluster", "peer", "probe", other.address))
+        told = run(*inside(first, "gluster", "peer", "probe", other.address))
+        # A first try may have been noted, and not answered in time.
+        return "success" in told or "already in peer list" in told
     return False
 
 

@@ -160,11 +160,12 @@ OWNS_FILES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID"]
 def test_what_mounts_a_volume_is_alone_in_what_it_may() -> None:
     rendered = objects("--values", Path(__file__).parent / "values/glusterfs.yaml")
 
-    (mounter,) = [each for each in rendered if each["metadata"].get("namespace") == "platform-storage"]
+    there = {each["kind"]: each for each in rendered if each["metadata"].get("namespace") == "platform-storage"}
+    assert set(there) == {"DaemonSet", "Service", "ServiceMonitor"}
+    mounter = there["DaemonSet"]
     (own,) = [each for each in rendered if each["kind"] == "Namespace"]
     assert own["metadata"]["name"] == "platform-storage"
     assert own["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
-    assert mounter["kind"] == "DaemonSet"
     assert mounter["spec"]["updateStrategy"] == {"type": "OnDelete"}
     spec = mounter["spec"]["template"]["spec"]
     assert spec["automountServiceAccountToken"] is False

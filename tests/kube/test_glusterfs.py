@@ -1,19 +1,31 @@
 """The file tree on a real GlusterFS volume with three replicas."""
 
+import asyncio
+import itertools
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
+from tests.kube.cluster import images
 from tests.kube.cluster.layout import NODES, REPOSITORY, Host
-from tests.kube.cluster.machines import inside
+from tests.kube.cluster.machines import first_process, inside
+from tests.kube.conftest import say
 from tests.kube.gluster import SERVERS, Volume, volume
 from tests.kube.ground import Cluster
+from tests.kube.installation import Installation, installed, named, until
+from tests.kube.working import two_at_work, working
 
-pytestmark = pytest.mark.kube
+pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+UNUSED = "10.89.0.29"
+"""An address that no machine has."""
 
 PLACE = "/run/astrocloud-test-volume"
 
@@ -92,3 +104,220 @@ def test_a_copy_whose_process_died_is_swept_by_another_node(sky: Volume, two_nod
     assert swept(there, PLACE) == 2
     sky.wait_until_healed()
     assert sorted(path.name for path in (sky.brick(SERVERS[2]) / "home/ada").iterdir()) == ["d"]
+
+
+# A platform on the volume
+
+
+@pytest.fixture(scope="module")
+def mounter(cluster: Cluster) -> str:
+    """The image of what mounts the volume, by its digest."""
+    return images.make("glusterfs", prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)["glusterfs"]
+
+
+@pytest.fixture(scope="module")
+def platform(
+    cluster: Cluster, sky: Volume, mounter: str, built_images: dict[str, str], astro: str
+) -> Iterator[Installation]:
+    """A platform whose tree is on the volume, with two people of one group."""
+    small = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+    tree = {
+        "kind": "glusterfs",
+        "claim": {"size": "1Gi"},
+        "glusterfs": {
+            "image": named(mounter),
+            # The first does not answer: the next ones are asked.
+            "servers": [UNUSED, *sky.addresses],
+            "volume": sky.name,
+            "port": free_port(),
+            "resources": small,
+        },
+    }
+    servers = {"namespacePrefix": "gluster-", "reserve": {"memory": 0.1, "cpus": 0.05}}
+    with installed(
+        cluster,
+        built_images | {"astro": astro},
+        storage={"tree": tree},
+        servers=servers,
+        priorityClasses={"create": False},
+    ) as running:
+        for name in ("cara", "dan"):
+            running.add(name, groups=("survey",))
+        yield running
+
+
+def free_port() -> int:
+    """Return a port that the nodes, which are this machine's namespaces, hardly have."""
+    return 20000 + secrets.randbelow(9000)
+
+
+def storage_pods(platform: Installation) -> dict[str, dict[str, Any]]:
+    """Return node -> the pod that mounts the volume there."""
+    namespace = f"{platform.namespace}-storage"
+    return {pod["spec"]["nodeName"]: pod for pod in platform.kube.get("pods", "-n", namespace)["items"]}
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+
+async def all_mounted(platform: Installation) -> bool:
+    pods = storage_pods(platform)
+    return len(pods) == len(NODES) and all(map(is_ready, pods.values()))
+
+
+def mounts_of(node: Host, platform: Installation) -> int:
+    """Return how often the volume is mounted on a node, as its kubelet sees it."""
+    target = f"/var/lib/astrocloud/{platform.namespace}-{platform.name}/volume"
+    lines = Path(f"/proc/{first_process(node)}/mountinfo").read_text().splitlines()
+    return sum(line.split()[4] == target for line in lines)
+
+
+APPEND = """
+import os, time
+file = open({path!r}, "ab", buffering=0)
+until = time.monotonic() + {seconds}
+number = 0
+while time.monotonic() < until:
+    file.write(b"%08d\\n" % number)
+    os.fsync(file.fileno())
+    number += 1
+    time.sleep(0.02)
+print(number)
+"""
+"""Writes lines that are on the disk before the next one begins, and prints how many."""
+
+
+async def put_until(session: aiohttp.ClientSession, files: str, done: asyncio.Event) -> dict[str, bytes]:
+    """Send files one after the other; return those that were acknowledged."""
+    kept: dict[str, bytes] = {}
+    for number in itertools.count():
+        if done.is_set():
+            return kept
+        name, data = f"sent-{number}", secrets.token_bytes(1000)
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with session.put(f"{files}/{name}", data=data) as answer:
+                if answer.status in {200, 201}:
+                    kept[name] = data
+    raise AssertionError
+
+
+async def test_a_killed_brick_loses_nothing_that_was_acknowledged(platform: Installation, sky: Volume) -> None:
+    await until("the mounts", lambda: all_mounted(platform))
+    headers = {"Authorization": f"Bearer {platform.token('cara')}"}
+    files = f"{platform.url}/services/vospace/files/home/cara"
+    async with working(platform, "cara") as cara, aiohttp.ClientSession(headers=headers) as session:
+        code = APPEND.format(path="/home/cara/appended", seconds=25)
+        appending = asyncio.create_task(cara.run(code, within_s=120))
+        done = asyncio.Event()
+        sending = asyncio.create_task(put_until(session, files, done))
+        await until("the first file", lambda: exists(session, f"{files}/sent-3"))
+        await asyncio.to_thread(sky.kill_brick, SERVERS[1])
+        lines = int(await appending)
+        done.set()
+        kept = await sending
+        say(f"while a brick was away: {lines} lines from a notebook, {len(kept)} files by VOSpace were acknowledged")
+        assert lines > 10
+        assert len(kept) > 10
+
+    await asyncio.to_thread(sky.start_bricks)
+    await asyncio.to_thread(sky.wait_until_healed)
+    for server in SERVERS:
+        home = sky.brick(server) / "astrocloud/home/cara"
+        assert (home / "appended").read_bytes() == b"".join(b"%08d\n" % n for n in range(lines)), server.name
+        assert {name: (home / name).read_bytes() for name in kept} == kept, server.name
+        assert (home.stat().st_mode & 0o7777) == 0o700
+
+
+async def exists(session: aiohttp.ClientSession, url: str) -> bool:
+    async with session.get(url) as answer:
+        return answer.status == 200
+
+
+async def test_people_of_a_group_share_its_folder_from_two_nodes(platform: Installation) -> None:
+    async with two_at_work(platform) as (cara, dan):
+        await cara.run("open('/project/survey/night.txt', 'w').write('seen from one node')")
+        assert await dan.run("print(open('/project/survey/night.txt').read())") == "seen from one node"
+        await dan.run("open('/project/survey/night.txt', 'a').write(', changed on another')")
+        assert await cara.run("print(open('/project/survey/night.txt').read())").endswith("another")
+        error = await dan.fails("open('/home/cara/x', 'w')")
+        assert error.split(":")[0] in {"FileNotFoundError", "PermissionError"}
+
+
+async def test_a_node_whose_client_died_has_the_volume_again_and_says_so(platform: Installation) -> None:
+    await until("the mounts", lambda: all_mounted(platform))
+    async with platform.person("cara") as cara:
+        assert (await cara.sign_in())[0] == 200
+        await cara.start_server(environment="astro")
+        pod = platform.kube.get("pods", "-n", platform.namespace_of("cara"))["items"][0]
+        node = next(host for host in NODES if host.name == pod["spec"]["nodeName"])
+        volume_id = f"--volfile-id={platform.values['storage']['tree']['glusterfs']['volume']}"
+        client = subprocess.run(
+            inside(node, "pgrep", "-f", f"^glusterfs .*{volume_id}"), capture_output=True, text=True, check=True
+        )
+        subprocess.run(inside(node, "kill", "-9", *client.stdout.split()), check=True)
+
+        async def told() -> bool:
+            _, model = await cara.hub_api("GET", "/users/cara?include_stopped_servers=1")
+            end = model["servers"].get("", {}).get("state", {}).get("last_end") or {}
+            return bool(end.get("reason") == "storage")
+
+        took = await until("the server's end", told, within_s=90)
+        say(f"client killed: the server's end was told after {took:.1f} s")
+        await until("the mounts", lambda: all_mounted(platform), within_s=120)
+        assert mounts_of(node, platform) == 1
+    async with working(platform, "cara") as again:
+        assert (await again.run("print(open('/home/cara/appended').read(8))")) == "00000000"
+    await until("VOSpace", lambda: vospace_works(platform), within_s=120)
+
+
+async def vospace_works(platform: Installation) -> bool:
+    """Whether both replicas serve files, and no pod holds a dead mount."""
+    pods = platform.pods("vospace")
+    return len(pods) == 2 and all(map(is_ready, pods))
+
+
+async def test_a_volume_that_somebody_unmounted_is_mounted_again(platform: Installation) -> None:
+    await until("the mounts", lambda: all_mounted(platform))
+    async with working(platform, "cara") as cara:
+        node = next(host for host in NODES if host.name == cara.node)
+        target = f"/var/lib/astrocloud/{platform.namespace}-{platform.name}/volume"
+        subprocess.run(inside(node, "umount", "--lazy", target), check=True)
+        await until("the mount", lambda: mounted(node, platform), within_s=60)
+        # Who had it open goes on.
+        assert await cara.run("print(open('/home/cara/appended').read(8))") == "00000000"
+
+
+async def mounted(node: Host, platform: Installation) -> bool:
+    return mounts_of(node, platform) == 1 and is_ready(storage_pods(platform)[node.name])
+
+
+async def test_a_volume_that_stalls_is_told_and_keeps_no_page_of_the_hub(platform: Installation, sky: Volume) -> None:
+    await until("the mounts", lambda: all_mounted(platform))
+    async with platform.person("dan") as dan:
+        assert (await dan.sign_in())[0] == 200
+
+        async def files_state() -> str:
+            async with dan.session.get(f"{dan.url}/services/portal/api/health") as answer:
+                return str((await answer.json())["parts"]["files"])
+
+        async def told() -> bool:
+            return await files_state() == "away"
+
+        assert await files_state() == "ok"
+        sky.freeze()
+        try:
+            await until("the stall to be told", told, within_s=60)
+            for path in ("/hub/home", "/hub/api/users/dan", "/services/portal/home"):
+                async with dan.session.get(dan.url + path) as answer:
+                    assert answer.status == 200, path
+        finally:
+            sky.thaw()
+
+        async def well() -> bool:
+            return await files_state() == "ok" and await all_mounted(platform)
+
+        took = await until("the volume", well, within_s=120)
+        say(f"stalled volume back: told after {took:.1f} s")
+    async with working(platform, "dan") as at_work:
+        assert await at_work.run("print(6 * 7)") == "42"

@@ -121,9 +121,10 @@ MODULES: Final = (
         },
     ),
     Module(name="kwok", programs=("kwok",)),
+    Module(name="versitygw", programs=("versitygw",)),
 )
-CLUSTER_PROGRAMS: Final = tuple(module.name for module in MODULES if module.name != "kwok")
-"""What a cluster and its tests need; pretended nodes (kwok) are for measuring alone."""
+CLUSTER_PROGRAMS: Final = tuple(module.name for module in MODULES if module.name not in {"kwok", "versitygw"})
+"""What a cluster needs; pretended nodes (kwok) are for measuring, and an S3 server (versitygw) is for one test."""
 CHART_PROGRAMS: Final = ("helm", "kubeconform")
 """What the tests of the chart need: no cluster, and minutes to build where the whole takes a quarter of an hour."""
 
