@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from sqlalchemy.exc import OperationalError
 
 from astrocloud.core.database import open_database, sqlite_url, upgrade_database
 from astrocloud.core.uws.jobs import MOST_ATTEMPTS, Jobs, Taken, Turn
@@ -429,14 +430,14 @@ async def test_jobs_of_one_that_lives_are_left_alone(store: JobStore) -> None:
 
     lists = [Jobs(store=store, name="test", work=work, again=True, beat_s=0.05, lost_s=0.5) for _ in range(2)]
     looks = 0
-    seen = store.of_others
+    seen = store.besides
 
     def counted(*given: Any) -> Any:
         nonlocal looks
         looks += 1
         return seen(*given)
 
-    store.of_others = counted  # type: ignore[method-assign]
+    store.besides = counted  # type: ignore[method-assign]
     async with kept(*lists):
         job = await lists[0].run(await lists[0].create(owner="ada", parameters={}))
 
@@ -448,6 +449,35 @@ async def test_jobs_of_one_that_lives_are_left_alone(store: JobStore) -> None:
         go_on.set()
         job = await lists[1].wait(await lists[1].get(job.id, "ada"), seconds=20)
     assert job.phase == "COMPLETED"
+
+
+@pytest.mark.parametrize("when", ["while it ran", "at its end"])
+async def test_a_job_that_met_no_database_is_begun_again(store: JobStore, when: str) -> None:
+    begun = 0
+    advance = store.advance
+
+    def away(job: Job, **given: Any) -> bool:
+        if begun == 1 and job.phase == "COMPLETED":
+            raise OperationalError("", {}, Exception("the database is away"))
+        return advance(job, **given)
+
+    async def work(_job: Job, _turn: Turn) -> list[Result]:
+        nonlocal begun
+        begun += 1
+        if begun == 1 and when == "while it ran":
+            raise OperationalError("", {}, Exception("the database is away"))
+        return [Result("attempt", str(begun))]
+
+    store.advance = away  # type: ignore[method-assign]
+    jobs = Jobs(store=store, name="test", work=work, again=True, beat_s=0.05, lost_s=0.3)
+    async with kept(jobs):
+        job = await jobs.run(await jobs.create(owner="ada", parameters={}))
+
+        async def completed() -> bool:
+            return (await jobs.get(job.id, "ada")).phase == "COMPLETED"
+
+        await until("its end", completed)
+    assert [result.href for result in (await jobs.get(job.id, "ada")).results] == ["2"]
 
 
 async def test_a_job_that_ends_every_process_is_given_up(store: JobStore) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from astrocloud.core.errors import RequestError
 from astrocloud.core.places import Places
@@ -229,6 +230,8 @@ class Jobs:
                     await self._advance(await self._end_of(job), expecting=RUNNING, mine=True)
         except Taken:
             _log.info("job-taken", job=job.id, list=self.name)
+        except OperationalError as err:
+            _log.warning("job-untold", job=job.id, list=self.name, reason=str(err.orig).strip().splitlines()[0])
 
     async def _end_of(self, job: Job) -> Job:
         """Do the work and return the job as it ended."""
@@ -246,6 +249,11 @@ class Jobs:
             return replace(job, phase=ABORTED, ended_at=datetime.now(tz=UTC), error=error)
         except (asyncio.CancelledError, Taken):
             raise
+        except OperationalError:
+            if not self._again:
+                raise
+            # The database is away: nobody can be told, and in a while the job is begun again.
+            raise Taken from None
         except Exception:  # noqa: BLE001 - a job's own failure is told in the job
             _log.exception("job-failed", job=job.id, list=self.name)
             error = JobError("something went wrong on our side", transient=True, detail="InternalFault")
@@ -357,7 +365,7 @@ class Jobs:
     async def _beat(self) -> None:
         told = {job_id: text for job_id in self._running if (text := self._progress(job_id)) is not None}
         before = [*self._running]
-        mine = await asyncio.to_thread(self._store.beat, self._worker, told)
+        mine = await asyncio.to_thread(self._store.beat, self._worker, before, told)
         for job_id in before:
             task = self._running.get(job_id)
             if job_id not in mine and task is not None:
@@ -366,8 +374,11 @@ class Jobs:
                 self._tell(job_id)
 
     async def _look(self) -> None:
-        """Take the jobs of workers that have shown no life for too long, by this process's own clock."""
-        others = await asyncio.to_thread(self._store.of_others, self.name, self._worker)
+        """Take the jobs of workers that have shown no life for too long, by this process's own clock.
+
+        It may be this one: what it did while the database was away, and could not tell, it begins again.
+        """
+        others = await asyncio.to_thread(self._store.besides, self.name, [*self._running])
         now_s = time.monotonic()
         seen = {job_id: sight for job_id, sight in self._seen.items() if others.get(job_id) == sight.held}
         for job_id, held in others.items():

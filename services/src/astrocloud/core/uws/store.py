@@ -1,7 +1,7 @@
 """Jobs in the services' database."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,7 +19,6 @@ from sqlalchemy import (
     Update,
     delete,
     insert,
-    or_,
     select,
     update,
 )
@@ -127,15 +126,15 @@ class JobStore:
         change = update(jobs_table).where(jobs_table.c.id == job_id, jobs_table.c.phase == PENDING)
         return self._changed(change.values(phase=QUEUED, worker=worker, beat=0, attempts=1))
 
-    def beat(self, worker: str, progress: Mapping[str, str]) -> frozenset[str]:
-        """Show that `worker` lives; return the ids of the jobs that it does, and is still to do.
+    def beat(self, worker: str, ids: Collection[str], progress: Mapping[str, str]) -> frozenset[str]:
+        """Show that `worker` does the jobs `ids`; return those that it is still to do.
 
         Parameters
         ----------
         progress
             The id of a job -> what is told of how far it is.
         """
-        mine = (jobs_table.c.worker == worker) & jobs_table.c.phase.in_(RUNNING)
+        mine = (jobs_table.c.worker == worker) & jobs_table.c.phase.in_(RUNNING) & jobs_table.c.id.in_(ids)
         with self._engine.begin() as connection:
             connection.execute(update(jobs_table).where(mine).values(beat=jobs_table.c.beat + 1))
             for job_id, text in progress.items():
@@ -152,12 +151,12 @@ class JobStore:
         mine = (jobs_table.c.id == job_id) & (jobs_table.c.worker == worker)
         self._changed(update(jobs_table).where(mine).values(worker=None))
 
-    def of_others(self, list_name: str, worker: str) -> Mapping[str, Hold]:
-        """Return who does the jobs of the list that are queued or executing and not `worker`'s."""
+    def besides(self, list_name: str, ids: Collection[str]) -> Mapping[str, Hold]:
+        """Return who does the jobs of the list that are queued or executing, besides `ids`."""
         query = select(jobs_table.c.id, jobs_table.c.worker, jobs_table.c.beat).where(
             jobs_table.c.list == list_name,
             jobs_table.c.phase.in_(RUNNING),
-            or_(jobs_table.c.worker.is_(None), jobs_table.c.worker != worker),
+            jobs_table.c.id.not_in(ids),
         )
         with self._engine.begin() as connection:
             return {row.id: Hold(row.worker, row.beat) for row in connection.execute(query)}
