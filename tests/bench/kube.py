@@ -38,6 +38,8 @@ PRETENDED: Final = "10.91.0.0/16"
 """Addresses of pretended pods; nothing else has them."""
 PRETENDED_NODES: Final = 10
 AT_ONCE: Final = 12
+PAGE: Final = 200
+"""As many people as the hub tells of at once."""
 PARTS: Final = ("hub", "services", "proxy", "database")
 
 
@@ -183,6 +185,9 @@ def pretended_nodes(cluster: Cluster) -> Iterator[None]:
 
 async def measure_many(platform: Installation, servers: int, users: int, seconds: float) -> dict[str, Any]:
     """Return what `servers` pretended servers, and `users` people in the database, cost the hub."""
+    async with platform.person("chief") as chief:
+        # It is then that the hub learns who is an administrator.
+        await chief.sign_in()
     headers = {"Authorization": f"Bearer {platform.token('chief')}"}
     async with aiohttp.ClientSession(platform.url, headers=headers) as session:
         names = [f"p{number}" for number in range(servers)]
@@ -255,17 +260,27 @@ async def hub_cpu(platform: Installation, seconds: float) -> float:
 
 async def restart(platform: Installation, session: aiohttp.ClientSession, names: list[str]) -> dict[str, float]:
     """Delete the hub; return when it answered again and when it knew of all servers."""
+    (before,) = platform.pods("hub")
     began = time.monotonic()
     platform.delete("hub")
+
+    async def ended() -> bool:
+        return first_process(before["metadata"]["uid"]) is None
 
     async def answers() -> bool:
         async with session.get("/hub/api/", timeout=aiohttp.ClientTimeout(total=2)) as answer:
             return answer.status == 200
 
     async def knows() -> bool:
-        async with session.get("/hub/api/users?state=ready&limit=1000") as answer:
-            return answer.status == 200 and len(await answer.json()) >= len(names)
+        known = 0
+        for first in range(0, len(names), PAGE):
+            page = {"state": "ready", "offset": str(first), "limit": str(PAGE)}
+            async with session.get("/hub/api/users", params=page) as answer:
+                known += len(await answer.json()) if answer.status == 200 else 0
+        return known >= len(names)
 
+    # Or the one that is on its way out would be asked.
+    await until("the end of the hub", ended)
     await until("the hub", answers, within_s=300)
     answered = time.monotonic() - began
     await until("all servers", knows, within_s=300)
