@@ -387,6 +387,15 @@ class NetworkPolicies(Block):
     """Where names are looked up, as a policy's ``to``; add the address of a cache that runs on the nodes."""
 
 
+class AdmissionPolicy(Block):
+    """What the cluster itself refuses the hub, whatever its rights say."""
+
+    enabled: bool = True
+    """Whether the chart writes the policy; it is the whole cluster's, and concerns nobody but the hub's account."""
+    hostPaths: list[Annotated[str, Field(pattern=r"^/[^.]+[^/]$")]] = []
+    """Folders of the nodes below which the file tree may be, where its volume is of the kind ``hostPath``."""
+
+
 class PriorityClasses(Block):
     """Who is kept when a node runs out."""
 
@@ -459,6 +468,8 @@ class Values(Block):
     """A route of the Gateway API."""
     networkPolicies: NetworkPolicies = NetworkPolicies()
     """Network policies."""
+    admissionPolicy: AdmissionPolicy = AdmissionPolicy()
+    """What the hub may make."""
     priorityClasses: PriorityClasses = PriorityClasses()
     """Priority classes."""
     monitoring: Monitoring = Monitoring()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from tests.kube.cluster.layout import VOLUMES
 from tests.kube.cluster.programs import program
 from tests.kube.kubectl import Kubectl
 from tests.support.person import Person
@@ -55,6 +56,8 @@ def values_for(images: dict[str, str], *, public_url: str, node_port: int) -> di
         "environments": {"astro": {"image": named(images["astro"])}},
         "database": {"bundled": {"image": named(images["database"]), "size": "1Gi", "resources": small}},
         "storage": {"tree": {"claim": {"size": "1Gi"}}},
+        # Volumes of the tests' own cluster are folders.
+        "admissionPolicy": {"hostPaths": [str(VOLUMES)]},
     }
 
 
@@ -92,7 +95,9 @@ class Installation:
 
     def apply(self, *, chart: Path = CHART, **changed: Any) -> None:
         """Install or upgrade the release with its values, `changed` in place of those at the top."""
-        values = self.values | changed
+        known = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))["properties"]
+        # The version before does not know them all.
+        values = {name: value for name, value in (self.values | changed).items() if name in known}
         self.helm(
             *("upgrade", "--install", self.release, str(chart), "--values", "-", "--timeout", "300s"), given=values
         )
