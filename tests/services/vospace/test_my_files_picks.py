@@ -1,6 +1,7 @@
 """What is picked in a list of My files: downloaded as one archive, worked on, looked for where it is to go."""
 
 import asyncio
+import secrets
 import threading
 import zipfile
 from io import BytesIO
@@ -12,7 +13,7 @@ from astrocloud.vospace.models import Person
 from astrocloud.vospace.myfiles import api_work
 from astrocloud.vospace.myfiles.works import Task, Works
 from tests.services.vospace.platform import Space
-from tests.services.vospace.test_my_files import ask, load, post, work
+from tests.services.vospace.test_my_files import JSON, ask, load, post, work
 
 
 async def packed(space: Space, /, **picks: Any) -> dict[str, bytes]:
@@ -54,7 +55,17 @@ async def test_just_what_is_picked_is_downloaded_as_one_archive(space: Space) ->
 async def test_an_archive_is_for_who_picked_it_and_a_list_that_is_gone_is_told(space: Space) -> None:
     await space.mkdir("/home/ada")
     space.write("/home/ada/a")
+    # What is little stands in the address, which gives nobody more than they may read.
     url = load(await post(space, "/archive", paths=["/home/ada/a"]))["url"].removeprefix("/services/vospace")
+    for who, found in (("ada", ["ada/a"]), ("bob", [])):
+        with zipfile.ZipFile(BytesIO((await space.as_(who).get(url)).body)) as archive:
+            assert archive.namelist() == found
+    for wrong in (".", ".x", ".eJw=", f".{'A' * 2000}"):
+        assert (await space.get(f"/api/archive/{wrong}", headers=JSON)).status in {400, 404}, wrong
+    # What is much is kept for who picked it, and once.
+    random_paths = [f"/home/ada/{secrets.token_hex(60)}" for _ in range(100)]
+    told = load(await post(space, "/archive", paths=["/home/ada/a", *random_paths]))
+    url = told["url"].removeprefix("/services/vospace")
     for who, status in (("bob", 404), ("ada", 200), ("ada", 404)):
         assert (await space.as_(who).get(url)).status == status, who
     for picks, code in (

@@ -21,7 +21,7 @@ from astrocloud.vospace.myfiles.answers import API, answer, document_of, path_in
 from astrocloud.vospace.myfiles.entries import describe
 from astrocloud.vospace.myfiles.links import Link, Links, opened
 from astrocloud.vospace.myfiles.page import policy
-from astrocloud.vospace.myfiles.picks import Packs, archive, common_folder, picked
+from astrocloud.vospace.myfiles.picks import Packs, archive, common_folder, document_of_name, name_of, picked
 from astrocloud.vospace.myfiles.sampling import Sample, take
 from astrocloud.vospace.myfiles.views import Views
 from astrocloud.vospace.opening import OpenFile, open_place, sum_if_settled
@@ -87,12 +87,17 @@ class BytesApi:
         person = await self._door.person(request, write=False)
         document = await document_of(request)
         paths = await self._door.run(picked, self._views, person, document)
-        return answer({"url": f"{API}/archive/{self._packs.keep(person, paths)}"}, status=201)
+        name = name_of(document) or self._packs.keep(person, paths)
+        return answer({"url": f"{API}/archive/{name}"}, status=201)
 
     async def _archive(self, request: web.Request) -> web.StreamResponse:
         """Send what was prepared as one zip."""
         person = await self._door.person(request, write=False)
-        paths = self._packs.take(person, request.match_info["archive"])
+        name = request.match_info["archive"]
+        if name.startswith("."):
+            paths = await self._door.run(lambda: picked(self._views, person, document_of_name(name)))
+        else:
+            paths = self._packs.take(person, name)
 
         def work(send: Any) -> None:
             archive(self._nodes, person, paths, send)

@@ -1,8 +1,11 @@
 """What a person picked in a list of My files: paths, or positions in a view; and all of it as one archive."""
 
+import base64
+import json
 import os
 import secrets
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,10 +15,11 @@ from astrocloud.vospace import acl, archives
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import NodePath, Person
-from astrocloud.vospace.myfiles.answers import paths_in, text_in
+from astrocloud.vospace.myfiles.answers import LIMIT_BYTES, paths_in, text_in
 from astrocloud.vospace.myfiles.views import Views
 
 _ROOM: Final = 1_000_000
+_NAME_LIMIT: Final = 3000
 
 
 def picked(views: Views, person: Person, document: dict[str, Any]) -> list[NodePath]:
@@ -51,8 +55,29 @@ def _numbers(document: dict[str, Any], name: str) -> list[int]:
     return value
 
 
+def name_of(document: dict[str, Any]) -> str | None:
+    """Return a name that tells all that `document` picks, to any replica; `None` where that would be too long."""
+    picks = {key: document[key] for key in ("view", "but", "picks", "paths") if key in document}
+    packed = zlib.compress(json.dumps(picks).encode())
+    text = base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    return f".{text}" if len(text) <= _NAME_LIMIT else None
+
+
+def document_of_name(name: str) -> dict[str, Any]:
+    """Return what a name tells, which anybody may have written. Raises `Fault` (``files-archive-gone``)."""
+    text = name.removeprefix(".")
+    try:
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        document = json.loads(zlib.decompressobj().decompress(packed, LIMIT_BYTES))
+    except (ValueError, RecursionError, zlib.error) as err:
+        raise Fault("files-archive-gone") from err
+    if not isinstance(document, dict):
+        raise Fault("files-archive-gone")
+    return document
+
+
 class Packs:
-    """What people are about to download as archives; each is handed out once. Safe for threads."""
+    """What people are about to download as archives, where no name can tell it; handed out once. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
