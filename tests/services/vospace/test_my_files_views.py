@@ -11,7 +11,7 @@ import pytest
 
 from astrocloud.vospace.models import NodePath
 from astrocloud.vospace.myfiles import views
-from astrocloud.vospace.myfiles.views import Views, Wish
+from astrocloud.vospace.myfiles.views import View, Views, Wish
 from astrocloud.vospace.quotas import SqlQuotas
 from tests.services.vospace.platform import PEOPLE, Space, running
 from tests.services.vospace.test_my_files import ask, names
@@ -62,10 +62,16 @@ async def test_names_of_views_are_kept_while_there_is_room(space: Space, monkeyp
     for number in range(100):
         space.write(f"/home/ada/{number:0100}")
     monkeypatch.setattr(views, "_ROOM_BYTES", 25_000)
-    kept = [(await ask(space, "/list", path="/home/ada", q=text))["view"] for text in ("", "0", "00")]
-    told = [(await ask(space, "/list", path="/home/ada", q="", view=kept[0]))["view"]]
-    assert told != kept[:1]
-    assert (await ask(space, "/list", path="/home/ada", q="00", view=kept[2]))["view"] == kept[2]
+    seen, path = views_of(space), NodePath((b"home", b"ada"))
+
+    async def look(text: str, view_id: str = "") -> View:
+        return (await asyncio.to_thread(seen.open, PEOPLE["ada"], path, Wish(match=text), view_id=view_id))[0]
+
+    kept = [await look(text) for text in ("", "0", "00")]
+    assert await look("00", kept[2].id) is kept[2]
+    again = await look("", kept[0].id)
+    assert again is not kept[0]
+    assert (again.id, again.names.digest) == (kept[0].id, kept[0].names.digest)  # made anew just as it was
 
 
 async def test_what_notebooks_wrote_is_counted_when_somebody_looks(
