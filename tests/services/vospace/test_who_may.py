@@ -251,3 +251,18 @@ async def test_who_is_not_signed_in_is_told_no_names(space: Space) -> None:
     assert nobody.properties[f"{CORE}ispublic"] == "true"
     assert not {f"{CORE}creator", f"{CORE}groupread", f"{CORE}groupwrite"} & set(nobody.properties)
     assert "team" not in nobody.text
+
+
+async def test_what_is_behind_a_folder_that_may_only_be_passed_is_not_told(space: Space) -> None:
+    """A folder, a link and a pipe are refused as what is not there is: nobody learns that they are."""
+    await space.mkdir("/home/ada/d")
+    space.posix("/home/ada").chmod(0o711)
+    space.posix("/home/ada/d").chmod(0o700)
+    space.posix("/home/ada/l").symlink_to("d")
+    os.mkfifo(space.posix("/home/ada/p"))
+    for who in ("eve", None):
+        other = space.as_(who)
+        for name in ("d", "l", "p", "none"):
+            for method, below in (("GET", "files"), ("PUT", "files"), ("DELETE", "files"), ("DELETE", "nodes")):
+                answer = await other(method, f"/{below}/home/ada/{name}", data=b"x" if method == "PUT" else None)
+                assert (answer.status, answer.fault) == (403, "PermissionDenied"), (who, method, below, name)

@@ -172,7 +172,8 @@ class Nodes:
     def _check_readable(self, person: Person, path: NodePath, descriptor: int) -> None:
         status = os.fstat(descriptor)
         if stat.S_IFMT(status.st_mode) not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
-            raise Fault("vospace-type-not-supported", uri=str(path), type="a device, pipe or socket")
+            what = "a device, pipe or socket"
+            raise self.tree.hides(path, Fault("vospace-type-not-supported", uri=str(path), type=what))
         if not readable(status, posix.proc_path(descriptor), self._gate.identity(person)):
             raise Fault("vospace-permission-denied", uri=str(path))
 

@@ -85,7 +85,21 @@ def open_file(tree: Tree, path: NodePath) -> OpenFile:
     """
     path = tree.follow(path)
     with tree.node(path) as place:
-        return open_place(place, path)
+        try:
+            return open_place(place, path)
+        except Fault as fault:
+            if fault.code != "vospace-type-not-supported" or _can_list(place):
+                raise
+            raise tree.hides(path, fault) from None
+
+
+def _can_list(place: int) -> bool:
+    """Whether `place` is of a folder that this thread's identity may list."""
+    try:
+        os.close(os.open(posix.proc_path(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def open_place(place: int, path: NodePath) -> OpenFile:

@@ -161,6 +161,10 @@ class Tree:
         finally:
             os.close(descriptor)
 
+    def hides(self, path: NodePath, kind: Fault) -> Fault:
+        """Return `kind`, which tells of what is at `path`, to those who may list its folder; others may not do it."""
+        return kind if self._may_know_what_is_missing(path) else Fault("vospace-permission-denied", uri=str(path))
+
     def _may_know_what_is_missing(self, path: NodePath) -> bool:
         for depth in range(len(path.parts) - 1, -1, -1):
             try:

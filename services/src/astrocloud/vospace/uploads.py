@@ -322,11 +322,12 @@ def _replaced(tree: Tree, path: NodePath, folder: int) -> Replaced | None:
         status = os.fstat(descriptor)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFLNK:
-            raise Fault("vospace-link-found", uri=str(path))
+            raise tree.hides(path, Fault("vospace-link-found", uri=str(path)))
         if kind == stat.S_IFDIR:
-            raise Fault("vospace-duplicate-node", uri=str(path))
+            raise tree.hides(path, Fault("vospace-duplicate-node", uri=str(path)))
         if kind != stat.S_IFREG:
-            raise Fault("vospace-type-not-supported", uri=str(path), type="a device, pipe or socket")
+            what = "a device, pipe or socket"
+            raise tree.hides(path, Fault("vospace-type-not-supported", uri=str(path), type=what))
         try:
             # May this person change the bytes? The kernel knows; nothing is written.
             os.close(os.open(posix.proc_path(descriptor), os.O_WRONLY | os.O_CLOEXEC))
