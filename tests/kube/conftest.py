@@ -22,6 +22,11 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what ends the cluster and makes it again: everything installed on it goes with it."""
+    items.sort(key=lambda item: item.path.name != "test_cluster_traces.py")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     named = os.environ.get("KUBECONFIG")
