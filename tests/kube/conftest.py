@@ -23,8 +23,9 @@ def say(line: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put first what ends the cluster and makes it again: everything installed on it goes with it."""
-    items.sort(key=lambda item: item.path.name != "test_cluster_traces.py")
+    """Keep apart what ends nodes or the whole cluster, and what is installed on it for many tests."""
+    places = {"test_cluster_traces.py": 0, "test_cluster.py": 1, "test_servers.py": 3}
+    items.sort(key=lambda item: places.get(item.path.name, 2))
 
 
 @pytest.fixture(scope="session")
