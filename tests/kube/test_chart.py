@@ -278,6 +278,16 @@ def test_the_rights_are_the_reviewed_ones() -> None:
     assert sorted(rendered, key=lambda r: [r[k] for k in key]) == sorted(reviewed, key=lambda r: [r[k] for k in key])
 
 
+def test_a_part_that_did_not_start_is_not_given_the_time_of_one_that_works() -> None:
+    """VOSpace ends its transfers in order, for minutes; one that waits for a database has none, and was stuck."""
+    parts = [each["spec"]["template"]["spec"]["containers"][0] for each in objects() if each["kind"] == "Deployment"]
+    probes = [part["startupProbe"] for part in parts if part["name"] in {"portal", "passport", "vospace"}]
+
+    assert len(probes) == 3
+    assert all(probe["terminationGracePeriodSeconds"] <= 10 for probe in probes)
+    assert all(probe["periodSeconds"] * probe["failureThreshold"] >= 300 for probe in probes)
+
+
 def test_the_hub_makes_secrets_only_where_registries_want_a_sign_in() -> None:
     """Copies in people's namespaces: it makes them, and reads none."""
 
