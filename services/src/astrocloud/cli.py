@@ -74,6 +74,7 @@ def _up(_options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     import asyncio
+    import signal
     import gc
 
     from aiohttp import web
@@ -87,6 +88,8 @@ def _serve(options: argparse.Namespace) -> int:
         data.make()
     config = _configuration(data)
     configure_logs(level=config.logging.level, part="services")
+    # A container's first process ignores what it does not handle, and may still wait for the database.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     names = list(SERVICES) if options.name == "all" else [options.name]
     platform = build_platform(names, config=config, data=data)
     runtime = platform.runtime
