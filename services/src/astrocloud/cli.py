@@ -74,8 +74,8 @@ def _up(_options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     import asyncio
-    import signal
     import gc
+    import signal
 
     from aiohttp import web
 
