@@ -112,6 +112,29 @@ async def test_astropy_and_fsspec_read_by_address(
     assert said.split() == ["3604.0", "12013.0", "6", "2880", str((tmp_path / "x.fits").stat().st_size)]
 
 
+async def test_vos_addresses_in_python(space: Space, tmp_path: Path, astro_python: Path, trust: dict[str, str]) -> None:
+    """As in a server: the filesystem of the environment, through the proxy and around it for what is large."""
+    await space.upload("/home/ada/x.csv", b"a,b\n1,2\n3,4\n")
+    await space.upload("/home/ada/large", bytes(LARGE))
+    script = (
+        "import fsspec, pandas\n"
+        "base = 'vos://astrocloud.local~vospace/home/ada'\n"
+        "print(pandas.read_csv(base + '/x.csv').b.sum())\n"
+        "pandas.DataFrame({'c': [1, 2, 3]}).to_csv(base + '/y.csv', index=False)\n"
+        "with fsspec.open(base + '/large') as h: h.seek(-5, 2); print(len(h.read()))\n"
+        "fs, path = fsspec.core.url_to_fs(base)\n"
+        "print(len(fs.cat(path + '/large')), sorted(each.rsplit('/', 1)[1] for each in fs.ls(path, detail=False)))\n"
+    )
+    told = {
+        "ASTROCLOUD_VOSPACE": "astrocloud.local~vospace",
+        "ASTROCLOUD_VOSPACE_URL": space.base,
+        "ASTROCLOUD_TOKEN": space.tokens["ada"],
+    }
+    said, _err = await run(str(astro_python), "-W", "ignore", "-c", script, cwd=tmp_path, **told, **trust)
+    assert said.split("\n")[:3] == ["6", "5", f"{LARGE} ['large', 'x.csv', 'y.csv']"]
+    assert space.posix("/home/ada/y.csv").read_bytes() == b"c\n1\n2\n3\n"
+
+
 VOTABLE = b"""<?xml version="1.0"?>
 <VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE type="results">
 <INFO name="QUERY_STATUS" value="OK"/><TABLE><FIELD name="ra" datatype="double" unit="deg"/>

@@ -38,21 +38,41 @@ async def test_vcp_both_ways(vos: Vos, size: int) -> None:
     assert (vos.home / "down").read_bytes() == data
 
 
+def marked(file: Path, size: int) -> None:
+    """Make a file of that `size` that takes little room, with its own marks where parts of it might be mixed up."""
+    with file.open("wb") as opened:
+        opened.truncate(size)
+        for place in places(size):
+            opened.seek(place)
+            opened.write(f"<{place:020d}>".encode())
+
+
+def places(size: int) -> list[int]:
+    """Where marks are: at both ends, around 2 and 4 GiB, where counters of 32 bits end, and all over."""
+    around = [edge + step for edge in (1 << 31, 1 << 32) for step in (-40, 0, 40)]
+    return sorted({0, size - 22, *around, *range(10_000_019, size - 22, 97_000_003)})
+
+
+def check_marks(file: Path, size: int) -> None:
+    """Fail unless `file` has all marks, and zeros around them."""
+    assert file.stat().st_size == size
+    with file.open("rb") as opened:
+        for place in places(size):
+            opened.seek(place)
+            assert opened.read(22) == f"<{place:020d}>".encode(), place
+            if place + 40 not in places(size) and place + 5000 < size:
+                assert opened.read(4000).strip(b"\0") == b"", place
+
+
 async def test_vcp_of_more_than_5_gib(vos: Vos) -> None:
     size = 5 * 2**30 + 12345
-    with (vos.home / "up").open("wb") as file:
-        file.truncate(size)
-        file.seek(size - 5)
-        file.write(b"the end"[:5])
+    marked(vos.home / "up", size)
     await vos.run("vcp", "up", vos.uri("/home/ada/big"), timeout_s=280)
     there = vos.space.posix("/home/ada/big")
-    assert there.stat().st_size == size
-    with there.open("rb") as file:
-        file.seek(size - 5)
-        assert file.read() == b"the e"
+    check_marks(there, size)
     (vos.home / "up").unlink()
     await vos.run("vcp", vos.uri("/home/ada/big"), "down", timeout_s=280)
-    assert (vos.home / "down").stat().st_size == size
+    check_marks(vos.home / "down", size)
     (vos.home / "down").unlink()
     there.unlink()
 
