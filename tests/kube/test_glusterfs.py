@@ -144,6 +144,8 @@ def platform(
         for name in ("cara", "dan"):
             running.add(name, groups=("survey",))
         yield running
+    # Uninstalling leaves it, as it does people's files.
+    cluster.kubectl("delete", "pv", "--wait=false", f"{running.namespace}-{running.name}-tree")
 
 
 def free_port() -> int:
