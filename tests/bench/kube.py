@@ -289,12 +289,17 @@ async def restart(platform: Installation, session: aiohttp.ClientSession, names:
 
 def add_users(platform: Installation, users: int) -> None:
     """Put people into the hub's database."""
-    sql = (
+    made = (
         "INSERT INTO users (name, admin, created, cookie_id, state) SELECT 'u' || n, false, now(), md5(n::text), '{}'"
         f" FROM generate_series(1, {users}) AS n"
     )
+    # As people have it who have signed in; else the next start would be about giving it to them.
+    role = (
+        "INSERT INTO user_role_map (user_id, role_id) SELECT users.id, roles.id FROM users, roles"
+        " WHERE roles.name = 'user' ON CONFLICT DO NOTHING"
+    )
     database = f"statefulset/{platform.name}-database"
-    platform.kubectl("exec", database, "--", "psql", "-U", "postgres", "-d", "jupyterhub", "-c", sql)
+    platform.kubectl("exec", database, "--", "psql", "-U", "postgres", "-d", "jupyterhub", "-c", made, "-c", role)
 
 
 # All of it
