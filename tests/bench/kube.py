@@ -295,7 +295,8 @@ def add_users(platform: Installation, users: int) -> None:
     )
     # As people have it who have signed in; else the next start would be about giving it to them.
     role = (
-        "INSERT INTO user_role_map (user_id, role_id) SELECT users.id, roles.id FROM users, roles"
+        "INSERT INTO user_role_map (user_id, role_id, managed_by_auth)"
+        " SELECT users.id, roles.id, false FROM users, roles"
         " WHERE roles.name = 'user' ON CONFLICT DO NOTHING"
     )
     database = f"statefulset/{platform.name}-database"
