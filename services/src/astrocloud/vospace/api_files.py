@@ -176,7 +176,7 @@ class FilesApi:
         Whatever fails leaves the old file as it was.
         """
         upload = await self._door.run(self._nodes.begin_upload, person, path, length=length)
-        with self._nodes.busy(upload.path):
+        with self._nodes.account.busy(upload.path):
             return await self._take_into(upload, pieces, length, announced=announced, request=request)
 
     async def _take_into(

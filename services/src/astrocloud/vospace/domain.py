@@ -10,70 +10,36 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Protocol
 
-from astrocloud.vospace import acl, archives, attributes, copying, listing, posix, rights
+from astrocloud.vospace import acl, archives, attributes, copying, listing, locks, posix, rights
+from astrocloud.vospace.account import Account, Quotas
 from astrocloud.vospace.children import Children
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.gate import Gate
-from astrocloud.vospace.identity import access_tells, acting_as, as_platform
-from astrocloud.vospace.locks import locked_below, one_after_the_other
+from astrocloud.vospace.identity import access_tells, acting_as
+from astrocloud.vospace.locks import one_after_the_other
 from astrocloud.vospace.models import (
     CONTAINER,
     DATA,
     FILE_TYPES,
-    GROUP_READ,
-    GROUP_WRITE,
-    IS_LOCKED,
-    IS_PUBLIC,
     LINK,
     MD5,
     NODE_TYPES,
-    PUBLIC_READ,
     READ_ONLY,
     RIGHTS,
-    USER_READ,
-    USER_WRITE,
     Authority,
     Node,
     NodePath,
     NodeRequest,
     Person,
-    last_part,
 )
 from astrocloud.vospace.opening import SUM_AT_ONCE_BYTES, OpenFile, open_file, sum_if_settled
 from astrocloud.vospace.people import Owners
-from astrocloud.vospace.reading import Reader, Usage, readable
+from astrocloud.vospace.reading import Reader, readable
 from astrocloud.vospace.removing import Removed
 from astrocloud.vospace.storage import Tree, measure, sync_folder
 from astrocloud.vospace.uploads import Upload, begin, reopen
-
-
-class Quotas(Protocol):
-    """Who has used how much, and may use how much."""
-
-    def charge(self, top: NodePath, *, size: int, files: int, done: bool = False) -> None:
-        """Count `size` more bytes and `files` more files below `top`; negative ones give back.
-
-        Parameters
-        ----------
-        done
-            Whether it has happened already, so that a first count of what is there sees it.
-
-        Raises
-        ------
-        Fault
-            ``QuotaExceeded``, and nothing is counted.
-        """
-
-    def usage(self, top: NodePath) -> Usage | None:
-        """Return what is used below `top`, or `None` where there is no quota."""
-
-    def enter(self, top: NodePath) -> None:
-        """Keep what is below `top` from being counted anew, while it changes, until `leave`."""
-
-    def leave(self, top: NodePath) -> None:
-        """End what `enter` began."""
+from astrocloud.vospace.wishes import Wishes
 
 
 class Nodes:
@@ -97,7 +63,8 @@ class Nodes:
         self.tree = tree
         self.authority = authority
         self._owners = owners
-        self._quotas = quotas
+        self.account = Account(quotas)
+        self._wishes = Wishes(authority=authority, owners=owners)
         self._gate = gate
         self._indexes = listing.NameIndexes()
         self._kernel_tells = access_tells()
@@ -122,10 +89,6 @@ class Nodes:
     def reader(self, person: Person) -> Reader:
         """Return what tells `person` of nodes."""
         return self._reader(person)
-
-    def usage(self, top: NodePath) -> Usage | None:
-        """Return how much of the quota of `top` is used, or `None` where there is none."""
-        return self._quotas.usage(top)
 
     def may_change(self, person: Person, path: NodePath) -> bool:
         """Whether `person` may make and remove names in the folder `path`."""
@@ -156,7 +119,7 @@ class Nodes:
             ``NodeNotFound``, ``PermissionDenied``, ``LinkFound`` (a folder on the way is a link).
         """
         reader = self._reader(person)
-        usage = self._quotas.usage(path) if path.top == path else None
+        usage = self.account.usage(path) if path.top == path else None
         with self._as(person, path, acl.READ), self.tree.node(path) as descriptor:
             self._check_readable(person, path, descriptor)
             node = reader.node(descriptor, path, detail, usage)
@@ -264,16 +227,16 @@ class Nodes:
         if not path.parts:
             raise Fault("vospace-duplicate-node", uri=str(path))
         path.check_new_name()
-        target = self._link_target(request) if kind == LINK else b""
+        target = self._wishes.link_target(request) if kind == LINK else b""
         changes = {uri: text for uri, text in request.properties.items() if uri not in READ_ONLY and text}
-        wanted = self._rights(person, changes, current=None)
+        wanted = self._wishes.rights(person, changes, current=None)
         kept = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
         special = kind if kind in FILE_TYPES - {DATA} else None
         with self._as(person, path, acl.WRITE):
             # Before anything is counted: whoever may not, learns nothing of how full it is.
             self.tree.check_creatable(path, self._gate.identity(person))
-        with self._charged(path, size=0, files=1), self._as(person, path, acl.WRITE):
-            self._check_parent_unlocked(path)
+        with self.account.charged(path, size=0, files=1), self._as(person, path, acl.WRITE):
+            locks.check_parent_unlocked(self.tree, path)
             if kind == LINK:
                 self.tree.make_link(path, target)
             else:
@@ -293,53 +256,6 @@ class Nodes:
                 attributes.write_kept(posix.proc_path(descriptor), kept)
         if wanted:
             rights.apply(self.tree, path, wanted)
-
-    @contextmanager
-    def _charged(self, path: NodePath, *, size: int, files: int) -> Iterator[None]:
-        """Count bytes and files for the quota of `path`, and give them back when the block fails."""
-        top = path.top
-        if top is None or top == path:
-            yield
-            return
-        with self.busy(path):
-            self._quotas.charge(top, size=size, files=files)
-            try:
-                yield
-            except BaseException:
-                self._quotas.charge(top, size=-size, files=-files)
-                raise
-
-    @contextmanager
-    def busy(self, path: NodePath) -> Iterator[None]:
-        """Keep the folder with the quota of `path` from being counted anew while the block changes it."""
-        top = path.top
-        if top is not None:
-            self._quotas.enter(top)
-        try:
-            yield
-        finally:
-            if top is not None:
-                self._quotas.leave(top)
-
-    def refund(self, path: NodePath, *, size: int, files: int) -> None:
-        """Give back for the quota of `path` what was removed."""
-        if path.top is not None:
-            self._quotas.charge(path.top, size=-size, files=-files, done=True)
-
-    def _link_target(self, request: NodeRequest) -> bytes:
-        target = request.target or ""
-        if not target:
-            raise invalid_argument("a LinkNode needs a target, the URI that it leads to")
-        if target.startswith("vos://") and self.authority.is_ours(target):
-            inner = self.authority.parse(target)
-            return b"/" + b"/".join(inner.parts)
-        scheme, separator, _ = target.partition(":")
-        if not separator or not scheme.isascii() or not scheme.replace("+", "a").replace("-", "a").isalnum():
-            raise invalid_argument(f"the target {target[:200]!r} is no URI; write vos://… or https://…")
-        encoded = target.encode()
-        if len(encoded) > 2000 or b"\0" in encoded:
-            raise invalid_argument("the target is longer than 2000 bytes, or holds a NUL")
-        return encoded
 
     # Changing
 
@@ -366,7 +282,7 @@ class Nodes:
             return now
         if now.kind == LINK:
             raise Fault("vospace-operation-not-supported", what="properties of a link; set them where it leads to")
-        wanted = self._rights(person, changes, current=now)
+        wanted = self._wishes.rights(person, changes, current=now)
         keeps = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
         with self._as(person, path, acl.WRITE), self.tree.node(path) as node, one_after_the_other(node):
             before = self._write_kept(path, keeps) if keeps else None
@@ -401,53 +317,6 @@ class Nodes:
                 raise self.tree.refusal(err, path) from err
         return kept
 
-    def _rights(self, person: Person, changes: Mapping[str, str | None], *, current: Node | None) -> rights.Rights:
-        """Return the shares that `changes` ask for."""
-        public: bool | None = None
-        for uri in (IS_PUBLIC, PUBLIC_READ):
-            if uri in changes:
-                text = (changes[uri] or "false").strip().lower()
-                if text not in {"true", "false"}:
-                    raise invalid_argument(f"{uri} is {text[:50]!r}; allowed: true, false")
-                public = text == "true"
-        if current is None and public is False:
-            public = None  # that is what a new node is unless its folder is public
-        return rights.Rights(
-            public=public,
-            group_read=self._gids(person, changes, GROUP_READ),
-            group_write=self._gids(person, changes, GROUP_WRITE),
-            user_read=self._uids(changes, USER_READ),
-            user_write=self._uids(changes, USER_WRITE),
-        )
-
-    def _gids(self, person: Person, changes: Mapping[str, str | None], uri: str) -> frozenset[int] | None:
-        if uri not in changes:
-            return None
-        found = set()
-        for text in (changes[uri] or "").split():
-            name = last_part(text)
-            gid = self._owners.gid(name, person)
-            if gid is None:
-                raise invalid_argument(f"there is no group {name[:80]!r} (in {uri}); write {self._group_example()}")
-            found.add(gid)
-        return frozenset(found)
-
-    def _group_example(self) -> str:
-        return self.authority.group_uri("NAME") + " with the name of a group that has a project folder"
-
-    def _uids(self, changes: Mapping[str, str | None], uri: str) -> frozenset[int] | None:
-        if uri not in changes:
-            return None
-        found = set()
-        for text in (changes[uri] or "").split():
-            name = last_part(text)
-            uid = self._owners.uid(name)
-            if uid is None:
-                example = self.authority.user_uri("NAME")
-                raise invalid_argument(f"there is no person {name[:80]!r} with a home here (in {uri}); write {example}")
-            found.add(uid)
-        return frozenset(found)
-
     # Removing, moving, copying
 
     def delete(self, person: Person, path: NodePath) -> None:
@@ -459,10 +328,10 @@ class Nodes:
             ``NodeNotFound``, ``ContainerNotFound``, ``PermissionDenied``, ``NodeLocked``, ``LinkFound``.
         """
         self._check_not_a_top(path)
-        with self.busy(path), self._giving_back(path) as removed, self._as(person, path, acl.WRITE):
+        with self.account.busy(path), self._giving_back(path) as removed, self._as(person, path, acl.WRITE):
             with self.tree.place(path):
-                self._check_unlocked(path)  # after its folder: that one missing is another fault
-            self._check_unlocked_below(path)
+                locks.check_unlocked(self.tree, path)  # after its folder: that one missing is another fault
+            locks.check_unlocked_below(self.tree, path)
             self.tree.remove(path, removed)
 
     @contextmanager
@@ -472,7 +341,7 @@ class Nodes:
         try:
             yield removed
         finally:
-            self.refund(path, size=removed.size, files=removed.files)
+            self.account.refund(path, size=removed.size, files=removed.files)
 
     def delete_one(self, person: Person, path: NodePath, *, lasting: bool = True) -> None:
         """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does.
@@ -480,13 +349,13 @@ class Nodes:
         Unless it is to be `lasting`, the caller makes it that afterwards, by `make_lasting`.
         """
         self._check_not_a_top(path)
-        with self.busy(path):
+        with self.account.busy(path):
             with self._as(person, path, acl.WRITE):
-                self._check_unlocked(path)
+                locks.check_unlocked(self.tree, path)
                 size, files = self.tree.remove_one(path)
             if lasting:
                 self.make_lasting(person, path.parent)
-            self.refund(path, size=size, files=files)
+            self.account.refund(path, size=size, files=files)
 
     def make_lasting(self, person: Person, folder: NodePath) -> None:
         """Let what `delete_one` removed from `folder` stay removed after a power failure."""
@@ -495,7 +364,7 @@ class Nodes:
 
     def purge(self, path: NodePath) -> None:
         """Remove the node at `path` and all below it as the platform, whoever owns it; one that is gone is no error."""
-        with self.busy(path), suppress(Fault), self._giving_back(path) as removed:
+        with self.account.busy(path), suppress(Fault), self._giving_back(path) as removed:
             self.tree.remove(path, removed)
 
     def measured(self, person: Person, path: NodePath) -> tuple[int, int]:
@@ -527,20 +396,20 @@ class Nodes:
         """
         self._check_not_a_top(source)
         with self._as(person, source, acl.WRITE):
-            self._check_unlocked(source)
-            self._check_unlocked_below(source)
+            locks.check_unlocked(self.tree, source)
+            locks.check_unlocked_below(self.tree, source)
             target = self._destination(source, target)
             self._gate.check(person, target, acl.WRITE)
-            self._check_parent_unlocked(target)
+            locks.check_parent_unlocked(self.tree, target)
             size, files = self._measured(source) if source.top != target.top else (0, 0)
             if files:
                 self.tree.check_creatable(target, self._gate.identity(person))
             with self.tree.place(source) as place:
                 inode = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False).st_ino
         appear(target, inode)
-        with self.busy(source):
+        with self.account.busy(source):
             taken: copying.Taken | None = None
-            with self._charged(target, size=size, files=files), acting_as(person.identity):
+            with self.account.charged(target, size=size, files=files), acting_as(person.identity):
                 try:
                     self.tree.rename(source, target)
                 except OSError as err:
@@ -588,14 +457,14 @@ class Nodes:
         with self._as(person, source, acl.READ):
             target = self._destination(source, target)
             self._gate.check(person, target, acl.WRITE)
-            self._check_parent_unlocked(target)
+            locks.check_parent_unlocked(self.tree, target)
             if target.inside(source) and target != source:
                 with self.tree.node(source) as descriptor:
                     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
                         raise invalid_argument(f"{source} cannot be copied into itself ({target})")
             size, files = self._measured(source)
             self.tree.check_creatable(target, self._gate.identity(person))
-        with self._charged(target, size=size, files=files), acting_as(person.identity):
+        with self.account.charged(target, size=size, files=files), acting_as(person.identity):
             copying.copy(self.tree, source, target, identity=person.identity, tell=tell, appear=appear)
         return target
 
@@ -621,31 +490,6 @@ class Nodes:
     def _check_not_a_top(self, path: NodePath) -> None:
         if path.top == path or len(path.parts) < 2:
             raise Fault("vospace-permission-denied", uri=str(path))
-
-    def _check_unlocked(self, path: NodePath) -> None:
-        """Refuse to change a node that somebody locked, or that is in a locked folder."""
-        with self.tree.node(path) as descriptor:
-            kept = attributes.read_kept(posix.proc_path(descriptor))
-        if kept.properties.get(IS_LOCKED) == "true":
-            raise Fault("vospace-node-locked", uri=str(path))
-        self._check_parent_unlocked(path)
-
-    def _check_unlocked_below(self, path: NodePath) -> None:
-        """Refuse to take away a folder with something in it that somebody locked."""
-        with self.tree.place(path) as place, as_platform():
-            locked = locked_below(place.folder, path)
-        if locked is not None:
-            # Which one is not told: it may be in a folder that this person may not look into.
-            raise Fault("vospace-node-locked", uri=f"{path}/…")
-
-    def _check_parent_unlocked(self, path: NodePath) -> None:
-        try:
-            with self.tree.node(path.parent) as descriptor:
-                kept = attributes.read_kept(posix.proc_path(descriptor))
-        except Fault:
-            return  # the change itself will say it better
-        if kept.properties.get(IS_LOCKED) == "true":
-            raise Fault("vospace-node-locked", uri=str(path.parent))
 
     # Bytes in
 
@@ -685,9 +529,9 @@ class Nodes:
 
     def _check_takes_bytes(self, upload: Upload) -> None:
         if upload.replaced is not None:
-            self._check_unlocked(upload.path)
+            locks.check_unlocked(self.tree, upload.path)
         else:
-            self._check_parent_unlocked(upload.path)
+            locks.check_parent_unlocked(self.tree, upload.path)
 
     @contextmanager
     def folder_of(self, person: Person, path: NodePath) -> Iterator[int]:
@@ -711,11 +555,6 @@ class Nodes:
             if fault.code == "vospace-node-not-found":
                 raise Fault("vospace-container-not-found", uri=str(path.parent)) from fault
             raise
-
-    def charge(self, path: NodePath, *, size: int, files: int) -> None:
-        """Count bytes and files for the quota of `path`. Raises `Fault` (``QuotaExceeded``)."""
-        if path.top is not None and (size or files):
-            self._quotas.charge(path.top, size=size, files=files)
 
     def archive(self, person: Person, path: NodePath, form: str, send: Callable[[bytes], None]) -> None:
         """Hand the folder `path`, as ``zip`` or ``tar`` of what `person` may read, to `send` in pieces."""

@@ -7,7 +7,10 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from astrocloud.vospace import attributes, posix
+from astrocloud.vospace.errors import Fault
+from astrocloud.vospace.identity import as_platform
 from astrocloud.vospace.models import IS_LOCKED, NodePath
+from astrocloud.vospace.storage import Tree
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -54,3 +57,32 @@ def one_after_the_other(node: int) -> Iterator[None]:
     status = os.fstat(node)
     with _turns[hash((status.st_dev, status.st_ino)) % len(_turns)]:
         yield
+
+
+def check_unlocked(tree: Tree, path: NodePath) -> None:
+    """Refuse to change a node that somebody locked, or that is in a locked folder."""
+    with tree.node(path) as descriptor:
+        kept = attributes.read_kept(posix.proc_path(descriptor))
+    if kept.properties.get(IS_LOCKED) == "true":
+        raise Fault("vospace-node-locked", uri=str(path))
+    check_parent_unlocked(tree, path)
+
+
+def check_unlocked_below(tree: Tree, path: NodePath) -> None:
+    """Refuse to take away a folder with something in it that somebody locked."""
+    with tree.place(path) as place, as_platform():
+        locked = locked_below(place.folder, path)
+    if locked is not None:
+        # Which one is not told: it may be in a folder that this person may not look into.
+        raise Fault("vospace-node-locked", uri=f"{path}/…")
+
+
+def check_parent_unlocked(tree: Tree, path: NodePath) -> None:
+    """Refuse to change what is in a folder that somebody locked."""
+    try:
+        with tree.node(path.parent) as descriptor:
+            kept = attributes.read_kept(posix.proc_path(descriptor))
+    except Fault:
+        return  # the change itself will say it better
+    if kept.properties.get(IS_LOCKED) == "true":
+        raise Fault("vospace-node-locked", uri=str(path.parent))

@@ -73,7 +73,7 @@ class Receiver:
         """Count what is announced. Raises `Fault` when it is too much for the limit or the quota."""
         self._check_limit(length or 0)
         grows = max(0, (length or 0) - self._old_size)
-        self._nodes.charge(self._upload.path, size=grows, files=self._new_files)
+        self._nodes.account.charge(self._upload.path, size=grows, files=self._new_files)
         self._charged = grows
 
     def account(self, replaced: os.stat_result | None) -> None:
@@ -86,12 +86,12 @@ class Receiver:
         """
         size = self._upload.size - (replaced.st_size if replaced is not None else 0)
         files = 0 if replaced is not None else 1
-        self._nodes.charge(self._upload.path, size=size - self._charged, files=files - self._new_files)
+        self._nodes.account.charge(self._upload.path, size=size - self._charged, files=files - self._new_files)
         self._charged, self._new_files = size, files
 
     def close_account(self) -> None:
         """Give back what was counted: nothing came of it."""
-        self._nodes.charge(self._upload.path, size=-self._charged, files=-self._new_files)
+        self._nodes.account.charge(self._upload.path, size=-self._charged, files=-self._new_files)
 
     def _check_limit(self, size: int) -> None:
         if self._limit_bytes and size > self._limit_bytes:
@@ -168,12 +168,12 @@ class Receiver:
         """Count `need` bytes, and more of them at once where there is room, for that costs a transaction."""
         ahead = max(CHARGE_BYTES, need)
         try:
-            self._nodes.charge(self._upload.path, size=ahead, files=0)
+            self._nodes.account.charge(self._upload.path, size=ahead, files=0)
         except Fault:
             if ahead == need:
                 raise
             ahead = need
-            self._nodes.charge(self._upload.path, size=ahead, files=0)
+            self._nodes.account.charge(self._upload.path, size=ahead, files=0)
         self._charged += ahead
 
     def check(self, announced: dict[str, bytes]) -> None:

@@ -56,7 +56,7 @@ class Resuming:
                 raise Fault("vospace-duplicate-node", uri=str(path))
             old = upload.replaced.status.st_size if upload.replaced is not None else 0
             charged, new_files = max(0, length - old), int(upload.created)
-            self._nodes.charge(upload.path, size=charged, files=new_files)
+            self._nodes.account.charge(upload.path, size=charged, files=new_files)
         except BaseException:
             upload.abandon()
             raise
@@ -137,14 +137,14 @@ class Resuming:
         def account(replaced: os.stat_result | None) -> None:
             size = upload.size - (replaced.st_size if replaced is not None else 0) - partial.charged
             files = (0 if replaced is not None else 1) - partial.new_files
-            self._nodes.charge(partial.path, size=size, files=files)
+            self._nodes.account.charge(partial.path, size=size, files=files)
             counted[:] = size, files
 
-        with self._nodes.busy(partial.path):
+        with self._nodes.account.busy(partial.path):
             try:
                 upload.commit(md5=md5, expected=Expected(must_be_new=not partial.replaces), account=account)
             except BaseException:
-                self._nodes.charge(partial.path, size=-counted[0], files=-counted[1])
+                self._nodes.account.charge(partial.path, size=-counted[0], files=-counted[1])
                 raise
             self._partials.finish(partial.id, expires_at=time.time() + TOLD_S)
         return True
@@ -155,14 +155,14 @@ class Resuming:
             with suppress(Fault, FileNotFoundError), self._nodes.folder_of(person, partial.path) as folder:
                 os.unlink(partial.hidden, dir_fd=folder)
         if self._partials.remove(partial.id):
-            self._nodes.charge(partial.path, size=-partial.charged, files=-partial.new_files)
+            self._nodes.account.charge(partial.path, size=-partial.charged, files=-partial.new_files)
 
     def forget_expired(self) -> int:
         """Forget uploads that nobody may resume any more; the sweep then takes their files. Return how many."""
         expired = self._partials.expired(time.time())
         for partial in expired:
             if self._partials.remove(partial.id):
-                self._nodes.charge(partial.path, size=-partial.charged, files=-partial.new_files)
+                self._nodes.account.charge(partial.path, size=-partial.charged, files=-partial.new_files)
         return len(expired)
 
 

@@ -181,7 +181,7 @@ class BrowseApi:
             del self._counting[top]
 
     def _place(self, top: NodePath) -> dict[str, Any]:
-        usage = self._nodes.usage(top)
+        usage = self._nodes.account.usage(top)
         return {
             "path": str(top),
             "name": top.shown_name,

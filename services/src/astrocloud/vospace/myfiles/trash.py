@@ -335,7 +335,7 @@ class Trash:
     def _purge(self, folder: int, place: NodePath, row: _Row) -> None:
         """Remove what `row` is about from the open `folder`. Raises `OSError` when that is not there."""
         hidden = hidden_name(place.name)
-        with self._nodes.busy(place):
+        with self._nodes.account.busy(place):
             # Out of sight first: what is looked at then is what is removed.
             with suppress(NotADirectoryError), self._nodes.tree.marks.marked(folder, place.name, hidden):
                 pass
@@ -354,7 +354,7 @@ class Trash:
                     posix.rename_new(hidden, folder, place.name, folder)
                 raise
             sync_folder(folder)  # before it is forgotten: nothing would purge it a second time
-            self._nodes.refund(place, size=size, files=files)
+            self._nodes.account.refund(place, size=size, files=files)
 
     def _tops(self) -> list[NodePath]:
         return [NodePath((outer, name)) for outer in (b"home", b"project") for name in self._names(NodePath((outer,)))]
