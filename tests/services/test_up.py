@@ -281,6 +281,13 @@ class TestEnd:
             assert not record.exists()
             assert not group.exists()
 
+    def test_a_start_and_an_end_log_no_error(self, tmp_path: Path):
+        with running_platform(tmp_path, config=LEAN) as running:
+            assert running.stop() == 0
+            logged = (running.data / "logs/services.log").read_text().splitlines()
+            assert logged
+            assert not [line for line in logged if json.loads(line).get("level") in {"error", "critical"}]
+
     def test_a_part_that_cannot_start_is_named_and_nothing_is_left(self, tmp_path: Path):
         data = DataFolder(tmp_path / "data")
         data.make()

@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -117,6 +118,13 @@ def access_tells() -> bool:
     """
     if not can_switch():
         return False
+    # In a thread that ends: who has acted as another is not told of its parent's death any more (prctl(2)), and
+    # the thread that asks may be the one that has to end the process then.
+    with ThreadPoolExecutor(1) as aside:
+        return aside.submit(_probe_access).result()
+
+
+def _probe_access() -> bool:
     try:
         probe = os.memfd_create("probe")
     except OSError:  # a sandbox that knows no such files
