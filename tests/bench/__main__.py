@@ -288,12 +288,13 @@ def main() -> int:
     if options.only_files:
         with tempfile.TemporaryDirectory(prefix="astrocloud-bench-") as name:
             Path(name).chmod(0o711)
-            sys.stdout.write(table(measure_all_files(Path(name), rounds=options.rounds)) + "\n")
-        return 0
-    figures = run(rounds=options.rounds, cold=not options.no_cold, files=not options.no_files)
+            figures = measure_all_files(Path(name), rounds=options.rounds)
+    else:
+        figures = run(rounds=options.rounds, cold=not options.no_cold, files=not options.no_files)
     results = REPOSITORY / "bench-results"
     results.mkdir(exist_ok=True)
-    (results / "one-machine.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    name = "files.json" if options.only_files else "one-machine.json"
+    (results / name).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(table(figures) + "\n")
     return 0
 
