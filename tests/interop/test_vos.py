@@ -64,6 +64,7 @@ def check_marks(file: Path, size: int) -> None:
                 assert opened.read(4000).strip(b"\0") == b"", place
 
 
+@pytest.mark.timeout(900)
 async def test_vcp_of_more_than_5_gib(vos: Vos) -> None:
     size = 5 * 2**30 + 12345
     marked(vos.home / "up", size)

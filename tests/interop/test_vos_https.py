@@ -8,8 +8,6 @@ import pytest
 from tests.interop.conftest import Vos
 from tests.interop.test_vos import *  # noqa: F403 - the same tests, over HTTPS
 
-del test_vcp_of_more_than_5_gib  # noqa: F821 - two minutes of encryption that show nothing more
-
 pytestmark = pytest.mark.slow
 
 
