@@ -151,6 +151,35 @@ async def test_delete_takes_a_folder_with_all_in_it(space: Space) -> None:
     assert (answer.status, answer.fault) == (404, "NodeNotFound")
 
 
+async def test_below_files_and_links_nothing_is_told_to_who_may_not_list_their_folder(space: Space) -> None:
+    await space.mkdir("/home/ada/d")
+    for name in ("home/ada", "home/ada/d"):
+        space.posix(f"/{name}").chmod(0o711)
+    await space.upload("/home/ada/d/file", b"abc")
+    for name, target in (("out", "https://elsewhere/x"), ("in", "/home/ada/d/file"), ("round", "/home/ada/d/round")):
+        space.posix(f"/home/ada/d/{name}").symlink_to(target)
+    for who in ("eve", None):
+        outsider = space.as_(who)
+        for name in (
+            "none",
+            "none/b/c",
+            "file",
+            "file/b",
+            "file/b/c",
+            "in/b",
+            "in/b/c",
+            "out",
+            "out/b",
+            "round",
+            "round/b",
+        ):
+            for kind in ("nodes", "files") if "/" in name or name in {"none", "file"} else ("files",):
+                answer = await outsider.get(f"/{kind}/home/ada/d/{name}")
+                assert (answer.status, answer.fault) == (403, "PermissionDenied"), (kind, name, who)
+    assert (await space.get("/files/home/ada/d/file/b/c")).fault == "NodeNotFound"
+    assert (await space.get("/files/home/ada/d/out")).fault == "LinkFound"
+
+
 async def test_home_itself_cannot_be_deleted(space: Space) -> None:
     await space.node("/home/ada")
     for path in ("/home/ada", "/home", "/archive", ""):

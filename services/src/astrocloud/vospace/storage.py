@@ -141,7 +141,7 @@ class Tree:
         """
         code = err.errno
         if code == errno.ELOOP:
-            return Fault("vospace-link-found", uri=str(path))
+            return self.hides(path, Fault("vospace-link-found", uri=str(path)))
         if code in {errno.ENOENT, errno.ENOTDIR}:
             if not self._may_know_what_is_missing(path):
                 return Fault("vospace-permission-denied", uri=str(path))
@@ -169,11 +169,10 @@ class Tree:
         for depth in range(len(path.parts) - 1, -1, -1):
             try:
                 descriptor = posix.open_beneath(self.descriptor, path.parts[:depth], _FOLDER)
-            except FileNotFoundError:
-                continue
-            except NotADirectoryError:
-                return True
-            except OSError:
+            except OSError as err:
+                # Also what is a file or a link is told only to those who may list the folder that it is in.
+                if err.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                    continue
                 return False
             os.close(descriptor)
             return not (depth == 1 and path.parts[0] in {b"home", b"project"})
@@ -196,9 +195,11 @@ class Tree:
                 return path
             position, target = link
             before, rest = path.parts[:position], path.parts[position + 1 :]
-            path = _joined(() if target.startswith(b"/") else before, target, path)
-            path = NodePath((*path.parts, *rest))
-        raise Fault("vospace-link-found", uri=str(path))
+            try:
+                path = NodePath((*_joined(() if target.startswith(b"/") else before, target, path).parts, *rest))
+            except Fault as fault:
+                raise self.hides(path, fault) from None
+        raise self.hides(path, Fault("vospace-link-found", uri=str(path)))
 
     def _first_link(self, path: NodePath) -> tuple[int, bytes] | None:
         """Return the position and the target of the first link on the way of `path`."""
