@@ -337,16 +337,37 @@ async def test_deleting_goes_on_with_what_is_left(two: Any) -> None:
     assert not one.space.posix("/home/ada/d").exists()
 
 
+async def begun(space: Space, *paths: str) -> str:
+    """Begin to copy `paths` in My files, and return where it is told of."""
+    wish = {"do": "copy", "paths": paths, "target": "/home/ada", "conflict": "keep"}
+    headers = {"Content-Type": "application/json"}
+    answer = await space("POST", "/api/work", data=json.dumps(wish).encode(), headers=headers)
+    assert answer.status == 201, answer.text
+    return f"/api/work/{json.loads(answer.body)['id']}"
+
+
+async def test_how_quick_work_of_my_files_ended_is_told_by_both(two: Any) -> None:
+    one, other = two
+    await one.space.mkdir("/home/ada/d")
+    one.space.write("/home/ada/d/f", b"x")
+    work = await begun(one.space, "/home/ada/d", "/home/ada/none")
+
+    async def done(space: Space) -> Any:
+        found = json.loads((await space.get(work)).body)
+        return found if found["phase"] == "done" else None
+
+    told = await until("the end", lambda: done(one.space))
+    assert await done(other.space) == told
+    assert (told["total_files"], told["done"], told["failed"]) == (2, 1, 1)  # a folder and a file
+    assert [problem["path"] for problem in told["problems"]] == ["/home/ada/none"]
+
+
 async def test_work_of_my_files_is_told_by_both_and_ends_with_the_reason_when_its_process_does(two: Any) -> None:
     one, other = two
     await one.space.mkdir("/home/ada/d")
-    for number in range(3000):
+    for number in range(20_000):  # so many that they are not copied before it is told
         one.space.write(f"/home/ada/d/{number}", b"x")
-    wish = {"do": "copy", "paths": ["/home/ada/d"], "target": "/home/ada", "conflict": "keep"}
-    headers = {"Content-Type": "application/json"}
-    answer = await one.space("POST", "/api/work", data=json.dumps(wish).encode(), headers=headers)
-    assert answer.status == 201, answer.text
-    work = f"/api/work/{json.loads(answer.body)['id']}"
+    work = await begun(one.space, "/home/ada/d")
 
     async def told() -> Any:
         found = json.loads((await other.space.get(work)).body)

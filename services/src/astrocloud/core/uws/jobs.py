@@ -227,7 +227,9 @@ class Jobs:
             async with self._places.taken_by(job.owner):
                 job = replace(job, phase=EXECUTING, started_at=datetime.now(tz=UTC))
                 if await self._advance(job, expecting=frozenset({QUEUED}), mine=True):
-                    await self._advance(await self._end_of(job), expecting=RUNNING, mine=True)
+                    ended = await self._end_of(job)
+                    ended = replace(ended, progress=self._progress(job.id))
+                    await self._advance(ended, expecting=RUNNING, mine=True)
         except Taken:
             _log.info("job-taken", job=job.id, list=self.name)
         except OperationalError as err:

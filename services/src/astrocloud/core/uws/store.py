@@ -119,6 +119,8 @@ class JobStore:
         if worker is not None:
             change = change.where(jobs_table.c.worker == worker)
         values = {name: _columns(job)[name] for name in ("phase", "started_at", "ended_at", "results", "error")}
+        if job.progress is not None:
+            values["progress"] = job.progress
         return self._changed(change.values(**values))
 
     def take(self, job_id: str, worker: str) -> bool:

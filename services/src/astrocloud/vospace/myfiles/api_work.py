@@ -135,7 +135,7 @@ class WorkApi:
         }
         if task is not None:
             return {**told, **task.document()}
-        if job.progress is not None and job.phase != COMPLETED:  # another process does it
+        if job.progress is not None:  # another process does it, or did
             return {**told, **json.loads(job.progress)}
         results = {result.id: result.href for result in job.results}
         return {**told, "do": job.parameters.get("do", ""), **{name: int(value) for name, value in results.items()}}
