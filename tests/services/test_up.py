@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from astrocloud.core.capabilities import SYS_RESOURCE
 from astrocloud.core.layout import DataFolder
 from astrocloud.operations.backup import restore
 from astrocloud.supervisor.processes import descendants, stat_of
@@ -108,6 +109,12 @@ class TestRunning:
             assert (platform.data / name).stat().st_mode & 0o077 == 0
         for path in (platform.data / "secrets").iterdir():
             assert path.stat().st_mode & 0o077 == 0
+
+    def test_what_writes_files_is_held_to_quotas_of_the_file_system(self, platform: Platform):
+        status = Path(f"/proc/{platform.part('services')}/status").read_text()
+        held = {line.partition(":")[0]: int(line.split()[1], 16) for line in status.splitlines() if "Cap" in line}
+        assert held["CapEff"] & 1 << 7 or os.geteuid() != 0  # still becomes other people
+        assert not (held["CapEff"] | held["CapPrm"]) & 1 << SYS_RESOURCE
 
     def test_a_second_one_on_the_same_data_is_refused(self, platform: Platform):
         done = subprocess.run(
