@@ -147,6 +147,10 @@ DASHBOARDS: Final[dict[str, tuple[str, tuple[Panel, ...]]]] = {
             ),
             Panel("Does the file tree answer?", {"answers": "min(astrocloud_tree_answers)"}, kind="stat"),
             Panel(
+                "On which nodes can GlusterFS be used?",
+                {"{{instance}}": "min by (instance) (astrocloud_mount_usable)"},
+            ),
+            Panel(
                 "What do clients do by VOSpace?",
                 {"{{method}}": 'sum by (method) (rate(astrocloud_requests_total{service="vospace"}[5m]))'},
                 "reqps",
@@ -214,6 +218,13 @@ ALERTS: Final = (
         "3m",
         "critical",
         "The file system with people's files does not answer.",
+    ),
+    Alert(
+        "FileTreeIsAwayFromANode",
+        "min by (instance) (astrocloud_mount_usable) == 0",
+        "3m",
+        "critical",
+        "GlusterFS cannot be used on the node of {{ $labels.instance }}.",
     ),
     Alert(
         "FileTreeNearlyFull",
