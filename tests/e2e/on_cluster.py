@@ -5,7 +5,6 @@ namespaces of this machine, so that the bytes of the file tree and the processes
 """
 
 import base64
-import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -21,14 +20,14 @@ from tests.kube.cluster.layout import VOLUMES
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed
 from tests.kube.processes import first_process
-from tests.support.platform import Addresses, wait_until
+from tests.support.platform import Addresses, Commands, wait_until
 
 WANTED: Final = os.environ.get("ASTROCLOUD_E2E") == "kube"
 SERVICES: Final = ("portal", "passport", "vospace")
 
 
 @dataclass
-class ClusterPlatform:
+class ClusterPlatform(Commands):
     """A platform that Helm installed, as the end-to-end tests use one."""
 
     installation: Installation
@@ -56,16 +55,6 @@ class ClusterPlatform:
         pod = ("-n", self.installation.namespace, f"deployment/{self.installation.name}-passport")
         kube = self.installation.kube
         return kube.run("exec", *(["-i"] if stdin else []), *pod, "--", "astrocloud", *arguments, given=stdin or None)
-
-    def run_json(self, *arguments: str, stdin: str = "") -> Any:
-        """Run a command that must succeed, with ``--json``, and return what it prints."""
-        done = self.run(*arguments, "--json", stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def add(self, name: str, password: str, *options: str) -> None:
-        """Add a person with a password."""
-        self.run_json("user", "add", name, "--password-stdin", *options, stdin=password + "\n")
 
     def processes(self, part: str) -> list[int]:
         """Return the process ids of a part, the first of each of its containers; ``services`` are all of them."""

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,8 +54,26 @@ class Addresses:
     """The name of a service -> where it is."""
 
 
+class Commands(ABC):
+    """The commands of an operator, wherever the platform runs."""
+
+    @abstractmethod
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run an ``astrocloud`` command."""
+
+    def run_json(self, *arguments: str, stdin: str = "") -> Any:
+        """Run a command that must succeed, with ``--json``, and return what it prints."""
+        done = self.run(*arguments, "--json", stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def add(self, name: str, password: str, *options: str) -> None:
+        """Add a person with a password."""
+        self.run_json("user", "add", name, "--password-stdin", *options, stdin=password + "\n")
+
+
 @dataclass
-class Platform:
+class Platform(Commands):
     """One platform on this machine."""
 
     data: Path
@@ -117,16 +136,6 @@ class Platform:
             timeout=60,
             check=False,
         )
-
-    def run_json(self, *arguments: str, stdin: str = "") -> Any:
-        """Run a command that must succeed, with ``--json``, and return what it prints."""
-        done = self.run(*arguments, "--json", stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def add(self, name: str, password: str, *options: str) -> None:
-        """Add a person with a password."""
-        self.run_json("user", "add", name, "--password-stdin", *options, stdin=password + "\n")
 
     def part(self, name: str) -> int:
         """Return the process id of a part."""
