@@ -199,11 +199,11 @@ def test_connections_to_the_database_are_encrypted_and_others_refused(installati
     asked = "SELECT s.ssl FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE a.client_addr IS NOT NULL"
     database = f"statefulset/{installation.name}-database"
     plain = (
-        "import psycopg; from astrocloud.core.database import database_url; "
+        "from sqlalchemy import create_engine, make_url; from astrocloud.core.database import database_url; "
         "from astrocloud.core.layout import DataFolder; "
-        "url = database_url(DataFolder.from_environment(), 'astrocloud').replace('postgresql+psycopg', 'postgresql'); "
-        "psycopg.connect(url).close(); "
-        "psycopg.connect(url.replace('sslmode=verify-full', 'sslmode=disable'))"
+        "url = make_url(database_url(DataFolder.from_environment(), 'astrocloud')); "
+        "create_engine(url).connect().close(); "
+        "create_engine(url.update_query_dict({'sslmode': 'disable'})).connect()"
     )
     pod = f"deployment/{installation.name}-passport"
 
