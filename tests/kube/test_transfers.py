@@ -7,18 +7,18 @@ import io
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from tests.kube.cluster.layout import BRIDGE_ADDRESS
 from tests.kube.conftest import say
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, free_node_port, installed, until
+from tests.support.halves import Source, serving
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
 
@@ -150,39 +150,10 @@ async def files(platform: Installation) -> AsyncIterator[Files]:
         yield Files(session, f"{platform.url}/services/vospace")
 
 
-@dataclass
-class Source:
-    """A server on this machine, which sends half of its bytes and the rest only when it may."""
-
-    data: bytes = field(default_factory=lambda: os.urandom(8_000_000))
-    asked: int = 0
-    half: asyncio.Event = field(default_factory=asyncio.Event)
-    go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    url: str = ""
-
-    async def send(self, request: web.Request) -> web.StreamResponse:
-        self.asked += 1
-        response = web.StreamResponse(headers={"Content-Length": str(len(self.data))})
-        await response.prepare(request)
-        await response.write(self.data[: len(self.data) // 2])
-        self.half.set()
-        await self.go_on.wait()
-        await response.write(self.data[len(self.data) // 2 :])
-        return response
-
-
 @pytest.fixture
 async def source() -> AsyncIterator[Source]:
-    found = Source()
-    app = web.Application()
-    app.router.add_get("/data", found.send)
-    runner = web.AppRunner(app, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, BRIDGE_ADDRESS, 0).start()
-    found.url = f"http://{BRIDGE_ADDRESS}:{runner.addresses[0][1]}/data"
-    yield found
-    found.go_on.set()
-    await runner.cleanup()
+    async with serving(BRIDGE_ADDRESS, size=8_000_000) as found:
+        yield found
 
 
 def in_a_pod(platform: Installation, script: str) -> str:
@@ -211,7 +182,7 @@ async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, fil
     fetching = [asyncio.create_task(files.fetch_resumably("/home/ann/large", len(large))) for _ in range(2)]
     names = [f"/home/ann/pulled{n}" for n in range(3)]
     pulls = [await files.transfer(name, "pullToVoSpace", endpoint=source.url) for name in names]
-    await source.half.wait()
+    await source.half_sent.wait()
     copies = [
         await files.transfer("/home/ann/many", f"vos://astrocloud.local~vospace/home/ann/copy{n}", keep=True)
         for n in range(4)
@@ -256,7 +227,7 @@ async def test_replicas_that_are_told_to_end_finish_what_they_do(
         yield large[10_000_000:]
 
     job = await files.transfer("/home/ann/drained", "pullToVoSpace", endpoint=source.url)
-    await source.half.wait()
+    await source.half_sent.wait()
     patience = aiohttp.ClientTimeout(total=400)
     upload = asyncio.create_task(
         files.session.put(f"{files.url}/files/home/ann/put", data=pieces(), timeout=patience)  # type: ignore[arg-type]

@@ -14,7 +14,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from sqlalchemy.exc import OperationalError
 
 from astrocloud.core.database import open_database, sqlite_url, upgrade_database
@@ -24,6 +23,7 @@ from astrocloud.core.uws.store import JobStore
 from tests.services.vospace.platform import PEOPLE, Space
 from tests.services.vospace.test_resumable import begin, go_on, offset_of
 from tests.services.vospace.test_transfers import UWS, counts, transfer_xml
+from tests.support.halves import Source, serving
 
 
 async def until(what: str, condition: Callable[[], Awaitable[Any]], *, within_s: float = 30) -> Any:
@@ -104,41 +104,10 @@ async def end_of(space: Space, job: str) -> Any:
                 return answer
 
 
-class Source:
-    """A server elsewhere, which sends half of its bytes and the rest only when it may."""
-
-    def __init__(self) -> None:
-        self.data = os.urandom(3_000_000)
-        self.asked = 0
-        self.half_sent = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.url = ""
-
-    async def send(self, request: web.Request) -> web.StreamResponse:
-        self.asked += 1
-        response = web.StreamResponse(headers={"Content-Length": str(len(self.data))})
-        await response.prepare(request)
-        half = len(self.data) // 2
-        await response.write(self.data[:half])
-        self.half_sent.set()
-        await self.go_on.wait()
-        await response.write(self.data[half:])
-        return response
-
-
 @pytest.fixture
 async def source() -> AsyncIterator[Source]:
-    found = Source()
-    app = web.Application()
-    app.router.add_get("/data", found.send)
-    runner = web.AppRunner(app, shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}/data"
-    yield found
-    found.go_on.set()
-    await runner.cleanup()
+    async with serving(size=3_000_000) as found:
+        yield found
 
 
 def hidden(space: Space) -> list[str]:
