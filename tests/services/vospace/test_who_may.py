@@ -4,7 +4,9 @@ import os
 
 import pytest
 
+from astrocloud.vospace.models import ZIP_VIEW
 from tests.services.vospace.platform import CORE, PEOPLE, TEAM, Space, node_xml, running, uri
+from tests.services.vospace.test_transfers import transfer_xml
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acting as people needs root")
 
@@ -157,6 +159,21 @@ async def test_token_without_the_scope_cannot_write(space: Space) -> None:
     answer = await reader.mkdir("/home/ada/d")
     assert answer.status == 403
     assert b"custom:vospace:write" in answer.body
+
+
+async def test_token_that_may_only_read_gets_no_address_to_put_to(space: Space) -> None:
+    """A job of the same person, begun by a token that may write, is not a way around the scope."""
+    document = transfer_xml("/home/ada/f", "pushToVoSpace", "httpput")
+    answer = await space("POST", "/synctrans", data=document, headers={"Content-Type": "text/xml"})
+    details = answer.headers["Location"]
+    assert (await space.get(details)).status == 200
+    reader = space.as_("ada.read")
+    answer = await reader.get(details)
+    assert answer.status == 403
+    assert "preauth" not in answer.text
+    document = transfer_xml("/home/ada", "pullFromVoSpace", "httpget", view=ZIP_VIEW)
+    answer = await reader("POST", "/synctrans", data=document, headers={"Content-Type": "text/xml"})
+    assert (await reader.get(answer.headers["Location"])).status == 200
 
 
 async def test_wrong_credentials_are_not_nobodys(space: Space) -> None:

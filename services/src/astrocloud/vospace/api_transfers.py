@@ -96,11 +96,13 @@ class TransfersApi:
         if asked.direction not in _READING:
             await self._door.person(request, write=True)
 
-    async def result(self, _request: web.Request, job: Job, name: str) -> web.StreamResponse | None:
+    async def result(self, request: web.Request, job: Job, name: str) -> web.StreamResponse | None:
         """Return the transfer with its addresses; without any when the job failed (section 6.4.4)."""
         if name != _DETAILS:
             return None
         asked = self._asked(job)
+        # An address to put to is worth a token that may write.
+        await self._check_scope(request, asked)
         if job.error is not None or asked.direction not in {"pullFromVoSpace", "pushToVoSpace"}:
             answer = Transfer(asked.target, asked.direction, asked.view, asked.view_parameters, (), asked.keep_bytes)
             return xml(writing.transfer(answer, self._door.settings.authority))
