@@ -281,7 +281,7 @@ class Machine(RuleBasedStateMachine):
                 fault = self.expected_new(target)
         if fault is None and keep and not self.count(self.size(source)):
             fault = "QuotaExceeded"
-        url, phase = self.run(self.transfer(source, target, keep=keep, who=who))
+        url, phase = self.run(self.transfer(source, goal, keep=keep, who=who))
         if fault is None:
             assert phase == "COMPLETED", self.run(self.space.as_(who).get(f"{url}/error")).text
             moved = {target + other[len(source) :]: self.model[other] for other in self.below(source)}
