@@ -1,5 +1,9 @@
 """Getting, creating, setting and deleting nodes (VOSpace 2.1, sections 6.1 and 6.2)."""
 
+import io
+import os
+import zipfile
+
 import pytest
 
 from tests.services.vospace.platform import CORE, Space, node_xml, uri
@@ -309,3 +313,39 @@ async def test_properties_are_set_all_or_none(space: Space, monkeypatch) -> None
     found = (await space.node("/home/ada/d")).properties
     assert found[f"{CORE}title"] == "before"
     assert f"{CORE}description" not in found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"properties": {}, "kind": []}',
+        b'{"properties": {}, "kind": {"a": 1}}',
+        b"[" * 2000,
+        b'{"properties": {"ivo://ivoa.net/vospace/core#type": "a/\\ud800", "\\udfff": "\\ud800"}, "kind": null}',
+    ],
+)
+async def test_what_an_owner_keeps_with_a_file_by_hand_breaks_no_listing(space: Space, value: bytes) -> None:
+    await space.node("/home/ada")
+    file = space.write("/home/ada/f")
+    os.setxattr(file, "user.astrocloud.vospace", value)
+    os.setxattr(file, "user.astrocloud.md5", b"0" * 32 + b" 1 1 " + b"1" * 1000)
+    for path in ("/nodes/home/ada", "/nodes/home/ada/f", "/files/home/ada/f", "/api/list?path=/home/ada"):
+        answer = await space.get(path)
+        assert answer.status == 200, path
+    assert (await space.set("/home/ada/f", {"title": "t"})).properties[f"{CORE}title"] == "t"
+    assert (await space.upload("/home/ada/f", b"new")).status == 200
+
+
+@pytest.mark.parametrize("year", [1905, 2150, 2400])
+async def test_dates_that_no_clock_should_have_break_nothing(space: Space, year: int) -> None:
+    await space.mkdir("/home/ada/d")
+    moment = (year - 1969.5) * 365.2425 * 86400
+    os.utime(space.write("/home/ada/d/f", b"bytes"), (moment, moment))
+    assert (await space.node("/home/ada/d/f")).properties[f"{CORE}date"].startswith(str(year))
+    answer = await space.get("/files/home/ada/d/f")
+    assert (answer.status, str(year) in answer.headers["Last-Modified"]) == (200, True)
+    for query in ("sort=date", "sort=date&order=desc", "sort=name"):
+        assert (await space.get(f"/api/list?path=/home/ada/d&{query}")).status == 200
+    assert (await space.get("/files/home/ada/d?view=tar")).status == 200
+    packed = await space.get("/files/home/ada/d?view=zip")
+    assert zipfile.ZipFile(io.BytesIO(packed.body)).read("d/f") == b"bytes"

@@ -16,6 +16,7 @@ from astrocloud.vospace.models import is_hidden
 TYPES: Final = {"zip": "application/zip", "tar": "application/x-tar"}
 _STEP: Final = 1 << 20
 _ZIP_BEGINS: Final = 315532800  # 1980, before which a zip cannot date anything
+_ZIP_ENDS: Final = 4354819198  # the end of 2107, after which it cannot either
 
 Found = tuple[int, str, os.stat_result]
 """A place descriptor, the path in the archive, and the status of one file, folder or link."""
@@ -109,7 +110,7 @@ def _opened(place: int) -> io.FileIO | None:
 
 def _add_to_zip(archive: zipfile.ZipFile, place: int, path: str, status: os.stat_result) -> None:
     shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    date = time.gmtime(max(status.st_mtime, _ZIP_BEGINS))[:6]
+    date = time.gmtime(min(max(status.st_mtime, _ZIP_BEGINS), _ZIP_ENDS))[:6]
     if stat.S_ISDIR(status.st_mode):
         archive.writestr(zipfile.ZipInfo(f"{shown}/", date), b"")
         return

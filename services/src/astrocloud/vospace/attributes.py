@@ -18,7 +18,7 @@ PROPERTIES_LIMIT_BYTES: Final = 3500
 
 _ABSENT: Final = {errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM}
 _NOT_KEPT: Final = {*_ABSENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.E2BIG, errno.ERANGE}
-_STAMP: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]+) ([0-9]+) (-?[0-9]+)\Z")
+_STAMP: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]{1,20}) ([0-9]{1,20}) (-?[0-9]{1,20})\Z")
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,16 @@ def read_kept(path: str) -> Kept:
     try:
         document = json.loads(value)
         # The owner can write anything here: what does not fit is as good as absent.
-        properties = {str(uri): str(text) for uri, text in document["properties"].items()}
-        return Kept(document.get("kind"), properties)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        properties = {_text(uri): _text(text) for uri, text in document["properties"].items()}
+        kind = document.get("kind")
+        return Kept(kind if isinstance(kind, str) else None, properties)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Kept()
+
+
+def _text(value: object) -> str:
+    """Return `value` as text that can be told: JSON can name halves of characters, which no encoding has."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def write_kept(path: str, kept: Kept) -> None:

@@ -45,6 +45,7 @@ SEARCH_S: Final = 10.0
 _ROOM_BYTES: Final = 128 << 20
 """How much memory the names of all views that are kept may take, besides one of any size."""
 _ID_LIMIT: Final = 2000
+_MOST_NS: Final = 2**63 - 1
 _DIGITS: Final = re.compile(r"\d+", re.ASCII)
 
 
@@ -298,9 +299,14 @@ def _names(folder: int, path: NodePath, reader: Reader, wish: Wish) -> Names:
             if wish.takes(name):
                 is_file = not stat.S_ISDIR(status.st_mode)
                 names[is_file].append(name)
-                values[is_file].append(status.st_mtime_ns if wish.sort == "date" else status.st_size * is_file)
+                values[is_file].append(_date(status) if wish.sort == "date" else status.st_size * is_file)
     # Folders stay in front, whichever way the rest goes.
     return Names(chain.from_iterable(map(partial(_sorted, wish), names, values)))
+
+
+def _date(status: os.stat_result) -> int:
+    """Return when something changed in nanoseconds, of which 64 bits end in the year 2262, and file systems later."""
+    return max(-_MOST_NS, min(status.st_mtime_ns, _MOST_NS))
 
 
 def _sorted(wish: Wish, names: list[bytes], values: "array[int]") -> list[bytes]:
