@@ -1,10 +1,15 @@
 """Who may do what: through VOSpace as through a notebook, and nobody learns what they may not know."""
 
+import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
-from astrocloud.vospace.models import ZIP_VIEW
+from astrocloud.vospace import acl
+from astrocloud.vospace.identity import acting_as
+from astrocloud.vospace.models import ZIP_VIEW, is_hidden
 from tests.services.vospace.platform import CORE, PEOPLE, TEAM, Space, node_xml, running, uri
 from tests.services.vospace.test_transfers import transfer_xml
 
@@ -283,3 +288,57 @@ async def test_what_is_behind_a_folder_that_may_only_be_passed_is_not_told(space
             for method, below in (("GET", "files"), ("PUT", "files"), ("DELETE", "files"), ("DELETE", "nodes")):
                 answer = await other(method, f"/{below}/home/ada/{name}", data=b"x" if method == "PUT" else None)
                 assert (answer.status, answer.fault) == (403, "PermissionDenied"), (who, method, below, name)
+
+
+async def test_bytes_under_way_to_a_private_file_are_private(space: Space) -> None:
+    """In a folder whose group may read and write what is new, a file of one's own is replaced."""
+    await space.node("/project/team")
+    space.write("/project/team/private", b"old", mode=0o600)
+    folder = space.posix("/project/team")
+    place = os.open(folder, os.O_RDONLY)
+    opened = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(2 << 20)
+        async with asyncio.timeout(20):
+            while not (found := [each for each in folder.iterdir() if is_hidden(os.fsencode(each.name))]):
+                await asyncio.sleep(0.01)
+        for flags in (os.O_RDONLY, os.O_RDWR):
+            with acting_as(PEOPLE["bob"].identity), suppress(PermissionError):
+                os.close(os.open(found[0].name, flags, dir_fd=place))
+                opened.append(flags)
+        yield b"end"
+
+    assert (await space.put("/files/project/team/private", pieces())).status == 200
+    os.close(place)
+    assert opened == []
+    assert (folder / "private").stat().st_mode & 0o777 == 0o600
+    assert (folder / "private").stat().st_size == (2 << 20) + 3
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_file_that_was_removed_meanwhile_comes_as_a_new_one(space: Space, listed: bool) -> None:
+    """What comes is for its owner alone until it is there; then it is what its folder makes of a new file."""
+    await space.node("/home/ada")
+    folder = space.make("/home/ada/folder", mode=0o775)
+    if listed:
+        shared = acl.Acl(7, 5, 4, {20002: 7}, {}, 7)
+        os.setxattr(folder, acl.DEFAULT, shared.encode())
+    file = space.write("/home/ada/folder/f", b"old", mode=0o600)
+    if listed:
+        os.setxattr(file, acl.ACCESS, acl.Acl(6, 0, 0).encode())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(2 << 20)
+        async with asyncio.timeout(20):
+            while not any(is_hidden(os.fsencode(each.name)) for each in folder.iterdir()):
+                await asyncio.sleep(0.01)
+        file.unlink()
+        yield b"end"
+
+    assert (await space.put("/files/home/ada/folder/f", pieces())).status == 201
+    assert (await space.upload("/home/ada/folder/new")).status == 201
+    assert file.stat().st_mode == (folder / "new").stat().st_mode
+    places = [str(file), str(folder / "new")]
+    assert len({acl.read(place) for place in places}) == 1
+    assert (acl.read(places[0]) is not None) == listed

@@ -135,6 +135,14 @@ class Acl:
             {gid: bits for gid, bits in now_groups.items() if bits and gid != owning},
         )
 
+    def of_a_file(self) -> "Acl":
+        """Return what a new file has in a folder with this default list, as the kernel would make it of 0666."""
+        if not self.users and not self.groups:
+            mask = 6 if self.mask is None else self.mask & 6
+            return Acl(self.owner & 6, self.group & mask, self.other & 6)
+        mask = (self._union() if self.mask is None else self.mask) & 6
+        return Acl(self.owner & 6, self.group, self.other & 6, self.users, self.groups, mask)
+
     def mode(self) -> int:
         """Return the permission bits that stand for this list: the group's are the mask where there is one."""
         middle = self.group

@@ -168,7 +168,8 @@ def _copy_folder(
     marks: Marks | None,
     depth: int,
 ) -> None:
-    mode = new_mode(new_folder)
+    # What is moved is as private on its way as it was and will be.
+    mode = new_mode(new_folder) if taken is None else 0o700
     os.mkdir(new_name, 0o700 if mode is not None else 0o777, dir_fd=new_folder)
     inner = os.open(new_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=new_folder)
     try:
@@ -195,7 +196,7 @@ def _copy_folder(
 def _copy_file(place: int, new_folder: int, new_name: bytes, tell: Tell, taken: Taken | None) -> None:
     old = os.open(posix.proc_path(place), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        mode = new_mode(new_folder)
+        mode = new_mode(new_folder) if taken is None else 0o600
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         new = os.open(new_name, flags, 0o600 if mode is not None else 0o666, dir_fd=new_folder)
         try:

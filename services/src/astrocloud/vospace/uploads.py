@@ -181,7 +181,10 @@ class Upload:
         if not expected.holds(self.replaced):
             raise Fault("vospace-precondition", uri=str(self.path))
         account(self.replaced.status if self.replaced is not None else None)
-        self._keep_what_the_old_one_had()
+        if self.replaced is None:
+            _make_new(self.descriptor, self._folder)
+        else:
+            self._keep_what_the_old_one_had(self.replaced.status)
         # Exact, where the kernel's own stamp is coarse: a write within the same tick has another time.
         now = time.time_ns()
         os.utime(self.descriptor, ns=(now, now))
@@ -235,11 +238,8 @@ class Upload:
             os.close(self.descriptor)
             os.close(self._folder)
 
-    def _keep_what_the_old_one_had(self) -> None:
+    def _keep_what_the_old_one_had(self, old: os.stat_result) -> None:
         """Give the new file the owner, the permissions and the properties of the one it replaces."""
-        if self.replaced is None:
-            return
-        old = self.replaced.status
         place = posix.proc_path(self._folder, self.path.name)
         new = posix.proc_path(self.descriptor)
         try:
@@ -277,11 +277,11 @@ def begin(tree: Tree, path: NodePath, identity: Identity, *, length: int | None)
         if replaced is None:
             path.check_new_name()
         hidden = hidden_name(place.name)
-        mode = new_mode(place.folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         lent = False
         try:
-            descriptor = os.open(hidden, flags, 0o600 if mode is not None else 0o666, dir_fd=place.folder)
+            # Until it is in its place nobody else reads or changes it: the file that it replaces may be private.
+            descriptor = os.open(hidden, flags, 0o600, dir_fd=place.folder)
         except OSError as err:
             if replaced is None or err.errno != errno.EACCES or not can_switch():
                 raise tree.creation_refusal(err, path) from err
@@ -300,14 +300,26 @@ def begin(tree: Tree, path: NodePath, identity: Identity, *, length: int | None)
             upload.replaced, upload.lent = replaced, lent
             # Held as long as the upload lives: whoever can take the lock knows that it died.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if mode is not None and not lent:
-                os.fchmod(descriptor, mode & 0o666)
             if length is not None and length >= ANNOUNCED_FROM_BYTES:
                 upload.reserve(length)
         except BaseException:
             upload.abandon()
             raise
         return upload
+
+
+def _make_new(file: int, folder: int) -> None:
+    """Give the open `file` the permissions that a new one has in the open folder `folder`."""
+    place = posix.proc_path(file)
+    default = acl.read(posix.proc_path(folder), default=True)
+    given = acl.Acl.parse(default) if default is not None else None
+    if given is not None and (given.users or given.groups):
+        os.setxattr(place, acl.ACCESS, given.of_a_file().encode())
+        return
+    if acl.read(place) is not None:  # what the folder gave before that was taken from it
+        os.removexattr(place, acl.ACCESS)
+    mode = given.of_a_file().mode() if given is not None else new_mode(folder)
+    os.fchmod(file, (0o700 if mode is None else mode) & 0o666)
 
 
 def _replaced(tree: Tree, path: NodePath, folder: int) -> Replaced | None:
