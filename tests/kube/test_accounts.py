@@ -110,8 +110,7 @@ async def test_the_hub_s_own_account_sees_how_a_server_ends(
                 installation.kube.kubectl("create", "--raw", path, "-f", "-", given=body)
 
             async def told() -> bool:
-                _, model = await eda.person.hub_api("GET", "/users/eda?include_stopped_servers=1")
-                return bool(model["servers"][""]["state"]["last_end"]["reason"] == reason)
+                return await eda.person.reason_of_end() == reason
 
             await until(f"the end of the server: {reason}", told, within_s=30)
             assert await both(eda.person)

@@ -260,9 +260,7 @@ async def test_a_node_whose_client_died_has_the_volume_again_and_says_so(platfor
         subprocess.run(inside(node, "kill", "-9", *client.stdout.split()), check=True)
 
         async def told() -> bool:
-            _, model = await cara.hub_api("GET", "/users/cara?include_stopped_servers=1")
-            end = model["servers"].get("", {}).get("state", {}).get("last_end") or {}
-            return bool(end.get("reason") == "storage")
+            return await cara.reason_of_end() == "storage"
 
         took = await until("the server's end", told, within_s=90)
         say(f"client killed: the server's end was told after {took:.1f} s")

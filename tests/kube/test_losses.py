@@ -87,8 +87,7 @@ async def test_a_node_with_a_server_stops_and_returns(platform: Installation) ->
                 assert await cara.run("print(open('/project/survey/night.txt').read())") == "frame"
 
                 async def ended() -> bool:
-                    _, model = await dan.person.hub_api("GET", "/users/dan?include_stopped_servers=1")
-                    return bool(model["servers"][""]["state"]["last_end"]["reason"] == "node-lost")
+                    return await dan.person.reason_of_end() == "node-lost"
 
                 await until("the end of dan's server is known", ended, within_s=60)
                 async with working(platform, "dan") as again:

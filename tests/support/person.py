@@ -125,6 +125,13 @@ class Person:
                         return
         raise AssertionError("the progress ended before the server was ready")
 
+    async def reason_of_end(self, name: str = "") -> str:
+        """Return why a server ended, as the portal tells it; empty when it runs or there never was one."""
+        async with self.session.get(f"{self.url}/services/portal/api/servers") as answer:
+            assert answer.status == 200, await answer.text()
+            ends = {server["name"]: server["last_end"] for server in await answer.json()}
+        return str((ends.get(name) or {}).get("reason", ""))
+
     async def enter_server(self, name: str = "") -> str:
         """Open the server's page, signing in at it by the hub; return the server's base address."""
         base = f"{self.url}/user/{self.username}/{name + '/' if name else ''}"
