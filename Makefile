@@ -67,7 +67,8 @@ test-chart: install-dev ## Run the tests of the chart that take no cluster
 
 test-kube: install-dev ## Run the tests on a cluster: that one, or the one that KUBECONFIG names (KUBE_TESTS="(kube or chart) and not slow")
 	@$(BIN)/python -m tests.kube.cluster build
-	$(BIN)/python -m pytest -m "$(KUBE_TESTS)" tests/kube $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "$(KUBE_TESTS)" tests/kube $(PYTEST_ARGS) || \
+	  { [ $$? = 1 ] && tools/again $(BIN)/python -m "$(KUBE_TESTS)" tests/kube $(PYTEST_ARGS); }
 
 test-kube-e2e: install-dev chromium ## Run the end-to-end tests of one machine against a platform on that cluster
 	@$(BIN)/python -m tests.kube.cluster build
