@@ -7,9 +7,11 @@ import io
 import os
 import tarfile
 import zipfile
+from typing import Any
 
 import pytest
 
+from astrocloud.vospace.domain import Nodes
 from tests.services.vospace.platform import CORE, Space, digest, node_xml
 
 
@@ -472,3 +474,38 @@ async def test_many_archives_of_one_wait_for_each_other(space: Space, monkeypatc
     assert await asyncio.to_thread(begun.acquire, timeout=30)
     go_on.set()
     assert {answer.status for answer in await asyncio.gather(theirs, *asked)} == {200}
+
+
+async def test_delete_keeps_to_its_conditions(space: Space) -> None:
+    tag = (await space.upload("/home/ada/f", b"one")).headers["ETag"]
+    await space.upload("/home/ada/f", b"two")
+    for headers in (
+        {"If-Match": tag},
+        {"If-None-Match": "*"},
+        {"If-Unmodified-Since": "Wed, 01 Jan 2020 00:00:00 GMT"},
+    ):
+        answer = await space("DELETE", "/files/home/ada/f", headers=headers)
+        assert (answer.status, answer.fault) == (412, "PreconditionFailed"), headers
+    assert (await space.get("/files/home/ada/f")).body == b"two"
+    tag = (await space("HEAD", "/files/home/ada/f")).headers["ETag"]
+    assert (await space("DELETE", "/files/home/ada/f", headers={"If-Match": tag})).status == 200
+    assert not space.posix("/home/ada/f").exists()
+
+
+async def test_delete_of_a_file_takes_no_folder_that_came_in_its_place(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await space.upload("/home/ada/f", b"one")
+    find = Nodes.get
+
+    def found_before_it_changed(nodes: Nodes, *given: Any) -> Any:
+        node = find(nodes, *given)
+        space.posix("/home/ada/f").unlink()
+        space.make("/home/ada/f")
+        space.write("/home/ada/f/inside")
+        return node
+
+    monkeypatch.setattr(Nodes, "get", found_before_it_changed)
+    answer = await space("DELETE", "/files/home/ada/f")
+    assert (answer.status, answer.fault) == (400, "TypeNotSupported")
+    assert space.posix("/home/ada/f/inside").exists()

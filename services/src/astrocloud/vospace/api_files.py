@@ -238,8 +238,10 @@ class FilesApi:
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         """Remove a file."""
         person, path, _view = await self._who(request)
-        node = await self._door.run(self._nodes.get, person, path, "min")
-        if node.kind == "ContainerNode":
-            raise Fault("vospace-type-not-supported", uri=str(path), type="a folder; delete it at /nodes")
-        await self._door.run(self._nodes.delete, person, path)
+        await self._door.run(self._nodes.get, person, path, "min")
+
+        def check(found: os.stat_result) -> None:
+            check_conditions(request, tag=etag(found), modified_s=int(found.st_mtime))
+
+        await self._door.run(self._nodes.delete_file, person, path, check)
         return web.Response(status=200)

@@ -38,7 +38,7 @@ from astrocloud.vospace.people import Owners
 from astrocloud.vospace.reading import Reader, readable
 from astrocloud.vospace.removing import Removed
 from astrocloud.vospace.storage import Tree, measure, sync_folder
-from astrocloud.vospace.uploads import Upload, begin, reopen
+from astrocloud.vospace.uploads import Upload, alone, begin, reopen
 from astrocloud.vospace.wishes import Wishes
 
 
@@ -342,6 +342,20 @@ class Nodes:
             yield removed
         finally:
             self.account.refund(path, size=removed.size, files=removed.files)
+
+    def delete_file(self, person: Person, path: NodePath, check: Callable[[os.stat_result], None]) -> None:
+        """Remove the file or link at `path`, unless `check`, which is told what is there now, raises something.
+
+        Raises
+        ------
+        Fault
+            As `delete`; ``TypeNotSupported`` for a folder.
+        """
+        self._check_not_a_top(path)
+        with self.account.busy(path), self._giving_back(path) as removed, self._as(person, path, acl.WRITE):
+            with self.tree.place(path) as place, alone(place.folder, place.name):
+                locks.check_unlocked(self.tree, path)
+                removed.add(self.tree.remove_file(place, check))
 
     def delete_one(self, person: Person, path: NodePath, *, lasting: bool = True) -> None:
         """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does.

@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -342,6 +342,26 @@ class Tree:
                 with suppress(OSError):
                     posix.rename_new(hidden, place.folder, place.name, place.folder)
                 raise self.refusal(err, path) from err
+
+    def remove_file(self, place: Place, check: Callable[[os.stat_result], None]) -> os.stat_result:
+        """Remove the file or link at `place`, of which `check` is told what it is; return that.
+
+        Raises
+        ------
+        Fault
+            ``NodeNotFound``, ``PermissionDenied``, ``TypeNotSupported`` for a folder, and what `check` raises.
+        """
+        try:
+            status = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                what = "a folder; delete it at /nodes"
+                raise self.hides(place.path, Fault("vospace-type-not-supported", uri=str(place.path), type=what))
+            check(status)
+            os.unlink(place.name, dir_fd=place.folder)
+            sync_folder(place.folder)
+        except OSError as err:
+            raise self.refusal(err, place.path) from err
+        return status
 
     def remove_one(self, path: NodePath) -> tuple[int, int]:
         """Remove what is at `path`, a folder only when it is empty; return the bytes and the files that went.

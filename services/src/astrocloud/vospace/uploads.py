@@ -70,6 +70,14 @@ class Expected:
 ANYTHING = Expected()
 
 
+@contextmanager
+def alone(folder: int, name: bytes) -> Iterator[None]:
+    """Let nothing else in this process give `name` in the open `folder` to another file inside the block."""
+    status = os.fstat(folder)
+    with _places[hash((status.st_dev, status.st_ino, name)) % len(_places)]:
+        yield
+
+
 def _no_account(_replaced: os.stat_result | None) -> None:
     """Count nothing."""
 
@@ -161,16 +169,10 @@ class Upload:
         os.ftruncate(self.descriptor, self.size)
         if self.size >= ANNOUNCED_FROM_BYTES:
             os.fsync(self.descriptor)  # most of it, before others have to wait for this
-        with self._alone():
+        with alone(self._folder, self.path.name):
             status = self._put_in_place(md5, expected, account)
         self.close()
         return status
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        folder = os.fstat(self._folder)
-        with _places[hash((folder.st_dev, folder.st_ino, self.path.name)) % len(_places)]:
-            yield
 
     def _put_in_place(
         self, md5: str | None, expected: Expected, account: Callable[[os.stat_result | None], None]
