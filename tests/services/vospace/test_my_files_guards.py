@@ -326,3 +326,10 @@ async def test_a_new_thing_with_the_old_ones_number_is_not_taken_for_it(
     assert space.posix("/home/ada/.trash/b.txt").exists()
     monkeypatch.setattr(births, "born", was)
     assert await sweep(space) == 1
+
+
+@pytest.mark.parametrize("hours", ["1" + "0" * 400, "1e999", "NaN", "-1", "true", '"1"', "null"])
+async def test_public_link_for_no_time_that_there_is(space: Space, hours: str) -> None:
+    await space.upload("/home/ada/f")
+    answer = await space("POST", "/api/links", data=f'{{"path": "/home/ada/f", "hours": {hours}}}', headers=JSON)
+    assert (answer.status, load(answer)["fault"]) == (400, "InvalidArgument")

@@ -35,6 +35,7 @@ from astrocloud.vospace.myfiles.works import Task
 from astrocloud.vospace.people import Owners
 
 ACCESS: Final = ("read", "write")
+_MOST_HOURS: Final = 10**9
 
 
 class ShareApi:
@@ -181,8 +182,8 @@ class ShareApi:
         person = await self._door.person(request, write=True)
         document = await document_of(request)
         path, hours = path_in(text_in(document, "path")), document.get("hours")
-        if isinstance(hours, bool) or not isinstance(hours, int | float):
-            raise invalid_argument("`hours` is no number")
+        if isinstance(hours, bool) or not isinstance(hours, int | float) or hours > _MOST_HOURS:
+            raise invalid_argument("`hours` is no number, or too large")
         if person.name is None or len(path.parts) <= 2:
             raise Fault("vospace-permission-denied", uri=str(path))
 
