@@ -408,3 +408,16 @@ async def test_damaged_form_does_not_change_a_job(space: Space) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     assert (await space("POST", f"{url}/phase", data=b"--x\r\nno header", headers=headers)).status == 400
     assert (await space.get(f"{url}/phase")).text == "PENDING"
+
+
+@pytest.mark.parametrize("name", ["%EF%BF%BE", "%EF%BF%BF", "%00", "%1B", "%ED%A0%80", "%FF"])
+async def test_job_named_with_what_xml_forbids_is_told_all_the_same(space: Space, name: str) -> None:
+    document = transfer_xml("/home/ada/f", "pushToVoSpace", "httpput")
+    answer = await space("POST", f"/transfers?RUNID=a{name}b", data=document, headers={"Content-Type": "text/xml"})
+    url = answer.headers["Location"]
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for _ in range(2):
+        for address in (url, "/transfers"):
+            (told,) = (each.text or "" for each in (await space.get(address)).xml.iter(f"{UWS}runId"))
+            assert (told[0], told[-1]) == ("a", "b")
+        assert (await space("POST", url, data=f"RUNID=a{name}b", headers=form)).status == 303

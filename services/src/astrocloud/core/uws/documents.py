@@ -1,5 +1,6 @@
 """UWS 1.1 documents."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -14,12 +15,13 @@ _DECLARED: Final = (
     'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 )
 _HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _NIL: Final = ' xsi:nil="true"'
 
 
 def _clean(text: str) -> str:
     """Return `text` without the characters that XML 1.0 forbids, escaped."""
-    return _escape("".join(c if c >= " " or c in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return _escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def moment(value: datetime | None) -> str:
