@@ -52,7 +52,12 @@ async def elsewhere() -> AsyncIterator[Elsewhere]:
         return web.Response(status=201)
 
     app = web.Application(client_max_size=1 << 30)
+
+    async def say(request: web.Request) -> web.Response:
+        return web.Response(status=int(request.match_info["status"]), body=b"it will come")
+
     app.router.add_get("/data", serve)
+    app.router.add_get("/status/{status}", say)
     app.router.add_route("*", "/lead/{status}", lead)
     app.router.add_put("/take", take)
     runner = web.AppRunner(app, shutdown_timeout=1)
@@ -135,3 +140,24 @@ async def test_what_is_pushed_is_sent_once_when_the_answer_lies_elsewhere(tmp_pa
         assert phase(await pushed(space, f"{there.allowed}/lead/303?to={there.allowed}/data")) == "COMPLETED"
         assert there.taken == {}
         assert len(there.asked) == 1
+
+
+@pytest.mark.parametrize("status", [201, 202, 204])
+async def test_answer_that_is_not_the_bytes_replaces_no_file(tmp_path: Path, status: int) -> None:
+    """An archive that has a file brought from tape says 202, and some words."""
+    async with elsewhere() as there, running(tmp_path / "data", ONLY_ONE) as space:
+        await space.upload("/home/ada/new", b"the old bytes")
+        ended = await pulled(space, f"{there.allowed}/status/{status}")
+        assert phase(ended) == "ERROR"
+        assert f"/status/{status} answered with status {status}" in refusal(ended)
+        assert space.posix("/home/ada/new").read_bytes() == b"the old bytes"
+
+
+@pytest.mark.parametrize(
+    "number", ["fec0::1", "[::ffff:127.0.0.2]", "fe80::1", "fd00::1", "64:ff9b::7f00:2", "::127.0.0.2"]
+)
+async def test_networks_that_are_nobodys_outside_are_not_connected_to(tmp_path: Path, number: str) -> None:
+    async with running(tmp_path / "data", ONLY_ONE) as space:
+        await space.node("/home/ada")
+        ended = await pulled(space, f"http://[{number.strip('[]')}]:9/")
+        assert "is in a network that this service does not connect to" in refusal(ended)

@@ -20,6 +20,9 @@ from astrocloud.vospace.errors import Fault, invalid_argument
 REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SEE_OTHER: Final = 303
+_FETCHED: Final = frozenset({200, 203})
+"""Others, as 202 of an archive that has the file brought from tape, come with something else than the bytes."""
+_DONE: Final = frozenset({200, 201, 202, 204})
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=86400, connect=30, sock_connect=30, sock_read=120)
 _ANSWER_BYTES: Final = 1 << 20
 
@@ -40,9 +43,10 @@ def is_allowed(number: str, allowed: Sequence[Network]) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_allowed(str(inner), allowed)
+    local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
     if any(address.version == network.version and address in network for network in allowed):
         return True
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return address.is_global and not (address.is_multicast or address.is_reserved or local)
 
 
 class _GuardedResolver(AbstractResolver):
@@ -114,6 +118,7 @@ class Remote:
             resolver=_GuardedResolver(self._allowed, self._resolver()), use_dns_cache=False, limit=4
         )
         address = self._checked(_parsed(url))
+        fine = _FETCHED if method == "GET" else _DONE
         async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False) as session:
             try:
                 for _hop in range(REDIRECTS + 1):
@@ -127,7 +132,7 @@ class Remote:
                             if response.status == _SEE_OTHER:  # it was done; there is what became of it
                                 method, headers, body = "GET", {}, None
                             continue
-                        if response.status not in {200, 201, 202, 204}:
+                        if response.status not in fine:
                             reason = f"{_shown(address)} answered with status {response.status}"
                             raise Fault("vospace-transfer-failed", reason=reason)
                         yield response
