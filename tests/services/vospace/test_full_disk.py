@@ -63,3 +63,18 @@ async def test_a_disk_that_fills_up_while_a_notebook_writes_is_told_too(space: S
     assert (await space.get("/files/home/ada/f")).body == b"the old bytes"
     space.posix("/home/ada/notebook").unlink()
     assert (await space.put("/files/home/ada/f", bytes(1 << 20))).status == 200
+
+
+async def test_folder_can_be_removed_where_nothing_new_can_be_made(space: Space) -> None:
+    """Who has used up all files of a disk or of a quota makes room by removing."""
+    assert (await space.mkdir("/home/ada/d")).status == 201
+    assert (await space.upload("/home/ada/d/f")).status == 201
+    subprocess.run(["mount", "-o", "remount,nr_inodes=1000", space.root], check=True)
+    number = 0
+    with pytest.raises(OSError, match="No space left"):
+        while number < 2000:
+            space.posix(f"/home/ada/f{number}").touch()
+            number += 1
+    assert (await space.mkdir("/home/ada/new")).status == 507
+    assert (await space("DELETE", "/nodes/home/ada/d")).status == 200
+    assert (await space.mkdir("/home/ada/new")).status == 201

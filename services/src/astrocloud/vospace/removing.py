@@ -73,9 +73,10 @@ def _may_write(descriptor: int) -> bool:
     except PermissionError:
         return False
     except OSError as err:
-        if err.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
+        if err.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSPC, errno.EDQUOT}:
             raise
-        return True  # no such files here: removing itself will tell
+        # No such files here, and removing itself will tell; or no room for one, which is only said to who may write.
+        return True
     os.close(probe)
     return True
 
