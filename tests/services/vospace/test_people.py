@@ -1,6 +1,7 @@
 """Who people are: asked of the passport, believed for a short time; and what notebooks wrote is counted."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from astrocloud.core.errors import RequestError
 from astrocloud.vospace import people as people_module
 from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.models import NodePath
-from astrocloud.vospace.people import PassportPeople
+from astrocloud.vospace.people import Owners, PassportPeople
 from tests.services.vospace.platform import CORE, Space, running
 
 DOCUMENT = {"username": "ada", "uid": 20001, "gid": 20001, "groups": [{"name": "team", "gid": 30001}], "admin": False}
@@ -92,3 +93,16 @@ async def scan(space: Space) -> None:
     scanner = space.service.background[0].__self__
     await scanner.scan()
     assert str(NodePath((b"home", b"ada"))) == "/home/ada"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="homes have owners of their own only where root runs it")
+async def test_second_home_of_one_owner_takes_no_name_from_the_others(tmp_path: Path) -> None:
+    """As a copy that an administrator keeps beside the first."""
+    async with running(tmp_path / "data") as space:
+        for name in ("ada", "bob", "eve"):
+            await space.as_(name).node(f"/home/{name}")
+        space.make("/home/eve.old", who="eve")
+        owners = Owners(space.root)
+        assert [owners.uid(name) for name in ("ada", "bob", "eve")] == [20001, 20002, None]
+        assert owners.names(space.people["bob"]).users == {20001: "ada", 20002: "bob"}
+        assert owners.names(space.people["eve"]).users == {20001: "ada", 20002: "bob", 20003: "eve"}

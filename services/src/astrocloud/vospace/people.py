@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,9 +152,10 @@ class Owners:
             if time.monotonic() >= self._seen.until:
                 users = {name: status.st_uid for name, status in self._children("home")}
                 groups = {name: status.st_gid for name, status in self._children("project")}
-                # Without the right to switch, all is the platform's own and says nothing.
-                if len(set(users.values())) < len(users):
-                    users = {}
+                # Of two homes with one owner, as a copy beside the first, nobody knows whose they are. Without the
+                # right to switch all are the platform's own.
+                homes = Counter(users.values())
+                users = {name: number for name, number in users.items() if homes[number] == 1}
                 names = Names(_by_number(users), _by_number(groups))
                 self._seen = _Seen(time.monotonic() + FOLDERS_CACHE_S, users, groups, names)
             return self._seen
