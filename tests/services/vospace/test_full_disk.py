@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -70,11 +71,8 @@ async def test_folder_can_be_removed_where_nothing_new_can_be_made(space: Space)
     assert (await space.mkdir("/home/ada/d")).status == 201
     assert (await space.upload("/home/ada/d/f")).status == 201
     subprocess.run(["mount", "-o", "remount,nr_inodes=1000", space.root], check=True)
-    number = 0
     with pytest.raises(OSError, match="No space left"):
-        while number < 2000:
-            space.posix(f"/home/ada/f{number}").touch()
-            number += 1
+        deque(map(Path.touch, (space.posix(f"/home/ada/f{number}") for number in range(2000))))
     assert (await space.mkdir("/home/ada/new")).status == 507
     assert (await space("DELETE", "/nodes/home/ada/d")).status == 200
     assert (await space.mkdir("/home/ada/new")).status == 201

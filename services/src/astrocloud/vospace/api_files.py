@@ -13,7 +13,7 @@ from astrocloud.core.web import BY_COOKIE
 from astrocloud.vospace import archives, digests, ranges
 from astrocloud.vospace.api import ANYTHING, PREFIX, Door, answering, path_of
 from astrocloud.vospace.domain import Nodes
-from astrocloud.vospace.errors import Fault, invalid_argument
+from astrocloud.vospace.errors import invalid_argument
 from astrocloud.vospace.models import NodePath, Person
 from astrocloud.vospace.opening import OpenFile
 from astrocloud.vospace.packing import archive_response

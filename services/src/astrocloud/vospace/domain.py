@@ -352,10 +352,15 @@ class Nodes:
             As `delete`; ``TypeNotSupported`` for a folder.
         """
         self._check_not_a_top(path)
-        with self.account.busy(path), self._giving_back(path) as removed, self._as(person, path, acl.WRITE):
-            with self.tree.place(path) as place, alone(place.folder, place.name):
-                locks.check_unlocked(self.tree, path)
-                removed.add(self.tree.remove_file(place, check))
+        with (
+            self.account.busy(path),
+            self._giving_back(path) as removed,
+            self._as(person, path, acl.WRITE),
+            self.tree.place(path) as place,
+            alone(place.folder, place.name),
+        ):
+            locks.check_unlocked(self.tree, path)
+            removed.add(self.tree.remove_file(place, check))
 
     def delete_one(self, person: Person, path: NodePath, *, lasting: bool = True) -> None:
         """Remove the node at `path` alone: a folder only when nothing is in it. Raises as `delete` does.
