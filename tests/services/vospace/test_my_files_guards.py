@@ -14,8 +14,9 @@ import aiohttp
 import pytest
 
 from astrocloud.vospace import acl, births
+from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.identity import acting_as
-from astrocloud.vospace.models import NodePath
+from astrocloud.vospace.models import NodePath, Person
 from astrocloud.vospace.myfiles import trash
 from astrocloud.vospace.storage import Tree
 from tests.services.vospace.platform import PEOPLE, TEAM, Space, running
@@ -333,3 +334,38 @@ async def test_public_link_for_no_time_that_there_is(space: Space, hours: str) -
     await space.upload("/home/ada/f")
     answer = await space("POST", "/api/links", data=f'{{"path": "/home/ada/f", "hours": {hours}}}', headers=JSON)
     assert (answer.status, load(answer)["fault"]) == (400, "InvalidArgument")
+
+
+@pytest.mark.parametrize("do", ["trash", "restore", "copy", "move", "rename"])
+async def test_folder_that_takes_the_name_meanwhile_takes_nothing_in(
+    space: Space, monkeypatch: pytest.MonkeyPatch, do: str
+) -> None:
+    """As two folders of one name do that go to the trash at the same time: each is to be told, and kept, by itself."""
+    await space.mkdir("/home/ada/d")
+    await space.upload("/home/ada/d/f", b"bytes")
+    await space.mkdir("/home/ada/to")
+    path = "/home/ada/d"
+    if do == "restore":
+        (path,) = (await work(space, "trash", paths=[path]))["results"]
+    begin, others = Nodes.copy if do == "copy" else Nodes.move, []
+
+    def another_was_faster(nodes: Nodes, person: Person, source: NodePath, target: NodePath, **given: Any) -> NodePath:
+        if not others:
+            others.append(target)
+            space.make(str(target))
+        return begin(nodes, person, source, target, **given)
+
+    monkeypatch.setattr(Nodes, begin.__name__, another_was_faster)
+    if do == "rename":
+        answer = await post(space, "/rename", path=path, name="e")
+        assert (answer.status, load(answer)["code"]) == (409, "vospace-duplicate-node")
+        assert (await ask(space, "/list", path="/home/ada/e"))["total"] == 0
+        return
+    told = await work(space, do, paths=[path], **({"target": "/home/ada/to"} if do in {"copy", "move"} else {}))
+    (place,) = told["results"]
+    assert place == f"{others[0]}%20(2)"
+    assert (await ask(space, "/list", path=str(others[0])))["total"] == 0
+    assert (await space.get(f"/files{place}/f")).body == b"bytes"
+    if do == "trash":
+        entries = (await ask(space, "/trash"))["entries"]
+        assert [each["origin"] for each in entries if each["path"] == place] == ["/home/ada/d"]

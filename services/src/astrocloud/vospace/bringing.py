@@ -62,7 +62,8 @@ class Bringing:
             if found is not None:
                 raise Fault("vospace-duplicate-node", uri=str(target))
         work = self._nodes.copy if self._copies else self._nodes.move
-        return work(self._person, source, target, tell=self._tell, appear=self._appear)
+        into = self._turn.mark is None  # else that was decided by the attempt before
+        return work(self._person, source, target, into=into, tell=self._tell, appear=self._appear)
 
     def _tell(self, _size: int, _files: int) -> None:
         if self.stop.is_set():

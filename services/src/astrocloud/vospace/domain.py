@@ -397,6 +397,7 @@ class Nodes:
         source: NodePath,
         target: NodePath,
         *,
+        into: bool = True,
         tell: copying.Tell = copying.say_nothing,
         appear: copying.Appear = copying.note_nothing,
     ) -> NodePath:
@@ -404,6 +405,8 @@ class Nodes:
 
         Parameters
         ----------
+        into
+            Whether a folder at `target` takes it in; else that is ``DuplicateNode`` as well.
         tell, appear
             As of `copy`; told of bytes only when there are two file systems.
 
@@ -417,7 +420,7 @@ class Nodes:
         with self._as(person, source, acl.WRITE):
             locks.check_unlocked(self.tree, source)
             locks.check_unlocked_below(self.tree, source)
-            target = self._destination(source, target)
+            target = self._destination(source, target, into=into)
             self._gate.check(person, target, acl.WRITE)
             locks.check_parent_unlocked(self.tree, target)
             size, files = self._measured(source) if source.top != target.top else (0, 0)
@@ -456,6 +459,7 @@ class Nodes:
         source: NodePath,
         target: NodePath,
         *,
+        into: bool = True,
         tell: copying.Tell = copying.say_nothing,
         appear: copying.Appear = copying.note_nothing,
     ) -> NodePath:
@@ -463,6 +467,8 @@ class Nodes:
 
         Parameters
         ----------
+        into
+            As of `move`.
         tell
             Told of bytes as they are copied; what it raises ends the copy, and then nothing is there.
         appear
@@ -474,7 +480,7 @@ class Nodes:
             As `move`; ``PermissionDenied`` also when a part may not be read, and then nothing is there.
         """
         with self._as(person, source, acl.READ):
-            target = self._destination(source, target)
+            target = self._destination(source, target, into=into)
             self._gate.check(person, target, acl.WRITE)
             locks.check_parent_unlocked(self.tree, target)
             if target.inside(source) and target != source:
@@ -494,11 +500,11 @@ class Nodes:
             except OSError as err:
                 raise self.tree.refusal(err, path) from err
 
-    def _destination(self, source: NodePath, target: NodePath) -> NodePath:
+    def _destination(self, source: NodePath, target: NodePath, *, into: bool) -> NodePath:
         """Return where `source` goes when it is sent to `target`."""
         try:
             with self.tree.node(target) as descriptor:
-                if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                if into and stat.S_ISDIR(os.fstat(descriptor).st_mode):
                     target = target / source.name
         except Fault as fault:
             if fault.code not in {"vospace-node-not-found", "vospace-container-not-found"}:

@@ -17,7 +17,7 @@ from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import CONTAINER, NodePath, NodeRequest, Person
 from astrocloud.vospace.myfiles.answers import API, answer, document_of, new_name, only, path_in, text_in
-from astrocloud.vospace.myfiles.entries import entry, exists, free_name, kind_of, standing
+from astrocloud.vospace.myfiles.entries import entry, free_name, kind_of, standing
 from astrocloud.vospace.myfiles.picks import picked
 from astrocloud.vospace.myfiles.views import SORTS, WINDOW_LIMIT, Views, Wish
 from astrocloud.vospace.quotas import Limits
@@ -249,9 +249,7 @@ class BrowseApi:
 
         def work() -> dict[str, Any]:
             if target != path:
-                if exists(self._nodes, person, target):  # a folder there would take it in
-                    raise Fault("vospace-duplicate-node", uri=str(target))
-                self._nodes.move(person, path, target)
+                self._nodes.move(person, path, target, into=False)
             return entry(self._nodes, person, target)
 
         return answer(await self._door.run(work))

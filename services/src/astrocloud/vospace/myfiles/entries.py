@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from astrocloud.vospace import acl, posix
@@ -28,6 +28,7 @@ from astrocloud.vospace.models import (
 )
 from astrocloud.vospace.reading import content_type
 
+_ATTEMPTS: Final = 10
 KINDS: Final = {CONTAINER: "folder", LINK: "link"}
 
 
@@ -140,6 +141,21 @@ def free_name(nodes: Nodes, person: Person, path: NodePath) -> NodePath:
         candidate = path.parent / (cut(stem, room) + mark + extension)
         if not exists(nodes, person, candidate):
             return candidate
+    raise Fault("vospace-duplicate-node", uri=str(path))
+
+
+def bring_beside(nodes: Nodes, person: Person, path: NodePath, bring: Callable[[NodePath], NodePath]) -> NodePath:
+    """Let `bring` put something at `path`, or at a free name beside it; return what it returns.
+
+    Others may be as quick to take a name that was free: then the next one is tried.
+    """
+    for _attempt in range(_ATTEMPTS):
+        free = free_name(nodes, person, path)
+        try:
+            return bring(free)
+        except Fault as fault:
+            if fault.code != "vospace-duplicate-node":
+                raise
     raise Fault("vospace-duplicate-node", uri=str(path))
 
 

@@ -25,7 +25,7 @@ from astrocloud.vospace.births import is_marked, mark_of
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import CONTAINER, NodePath, NodeRequest, Person, is_hidden
-from astrocloud.vospace.myfiles.entries import free_name, kind_of
+from astrocloud.vospace.myfiles.entries import bring_beside, kind_of
 from astrocloud.vospace.removing import empty_and_remove
 from astrocloud.vospace.storage import hidden_name, refusal, sync_folder
 
@@ -113,7 +113,7 @@ class Trash:
         if path.top == path or len(path.parts) < 2:
             raise Fault("vospace-permission-denied", uri=str(path))
         folder = self._folder_for(person, path)
-        place = self._nodes.move(person, path, free_name(self._nodes, person, folder / path.name))
+        place = self._moved(person, path, folder / path.name)
         with self._nodes.acting(person, place, acl.READ), self._nodes.tree.node(place) as descriptor:
             inode = mark_of(descriptor)
         with self._engine.begin() as connection:
@@ -137,9 +137,13 @@ class Trash:
             raise Fault("vospace-node-not-found", uri=str(place))
         origin = self._origin(person, place)
         self._make_again(person, origin.parent)
-        target = self._nodes.move(person, place, free_name(self._nodes, person, origin))
+        target = self._moved(person, place, origin)
         self._forget(place)
         return target
+
+    def _moved(self, person: Person, path: NodePath, target: NodePath) -> NodePath:
+        """Move `path` to `target` or beside it, never into a folder that got that name meanwhile."""
+        return bring_beside(self._nodes, person, target, lambda free: self._nodes.move(person, path, free, into=False))
 
     def contents(self, person: Person) -> list[Thrown]:
         """Return what is in the trash of `person`, what was deleted last in front."""

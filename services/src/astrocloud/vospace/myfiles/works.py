@@ -11,7 +11,7 @@ from astrocloud.vospace import acl, walking
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.models import NodePath, NodeRequest, Person
-from astrocloud.vospace.myfiles.entries import cut, exists, free_name
+from astrocloud.vospace.myfiles.entries import bring_beside, cut, exists, free_name
 from astrocloud.vospace.myfiles.trash import Trash
 
 KINDS: Final = ("copy", "move", "trash", "delete", "restore", "share")
@@ -136,21 +136,26 @@ class Works:
         if task.conflict == "skip" or (task.conflict == "replace" and target == path):
             task.skipped += 1
             return None
-        if task.conflict == "keep" or path.inside(target):
+        if path.inside(target):
             return free_name(self._nodes, person, target)
         return target
 
     def _copy(self, person: Person, task: Task, path: NodePath) -> NodePath | None:
         def bring(place: NodePath) -> NodePath:
-            return self._nodes.copy(person, path, place, tell=task.tell)
+            return self._nodes.copy(person, path, place, into=False, tell=task.tell)
 
         return self._bring(person, task, path, bring, lambda place: self._nodes.delete(person, place))
 
     def _move(self, person: Person, task: Task, path: NodePath) -> NodePath | None:
         def bring(place: NodePath) -> NodePath:
-            return self._nodes.move(person, path, place)
+            return self._nodes.move(person, path, place, into=False)
 
-        return self._bring(person, task, path, bring, lambda place: self._nodes.move(person, place, path))
+        def undo(place: NodePath) -> NodePath:
+            return bring_beside(
+                self._nodes, person, path, lambda free: self._nodes.move(person, place, free, into=False)
+            )
+
+        return self._bring(person, task, path, bring, undo)
 
     def _bring(
         self,
@@ -164,6 +169,8 @@ class Works:
         target = self._place(person, task, path)
         if target is None:
             return None
+        if task.conflict == "keep":
+            return bring_beside(self._nodes, person, target, bring)
         if task.conflict != "replace" or not exists(self._nodes, person, target):
             return bring(target)
         # No name of the kind that is swept: it may be all that there is of what is moved.
