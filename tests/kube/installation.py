@@ -5,15 +5,18 @@ import json
 import secrets
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
 from tests.kube.cluster.layout import VOLUMES
+from tests.kube.cluster.machines import wait_until
 from tests.kube.cluster.programs import program
 from tests.kube.kubectl import Kubectl
 from tests.support.person import Person
@@ -103,10 +106,16 @@ class Installation:
         )
 
     def wait(self, *parts: str, within_s: int = 240) -> None:
-        """Return when all pods of `parts`, by default of every part, are ready and of the newest kind."""
+        """Return when all pods of `parts`, by default of every part, are ready and of the newest kind.
+
+        When it is every part, the ways to them are the new ones, too: nodes hear of them a moment after Kubernetes.
+        """
         for part in parts or ("database", "passport", "portal", "vospace", "hub", "proxy"):
             kind = "statefulset" if part == "database" else "deployment"
             self.kubectl("rollout", "status", f"--timeout={within_s}s", f"{kind}/{self.name}-{part}")
+        if not parts:
+            for path in ("hub/health", "services/passport/ready", "services/portal/ready", "services/vospace/ready"):
+                wait_until(f"an answer of {path}", partial(answers, f"{self.url}/{path}"), within_s=60)
 
     def kubectl(self, *arguments: str, given: Any = None) -> str:
         """Return what kubectl prints about the release's namespace."""
@@ -152,6 +161,15 @@ class Installation:
         """Return the platform's own keys, as Kubernetes writes them."""
         data: dict[str, str] = self.kube.get("secret", "-n", self.namespace, f"{self.name}-secrets")["data"]
         return data
+
+
+def answers(address: str) -> bool:
+    """Whether something answers well at `address`."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @contextmanager
