@@ -369,3 +369,25 @@ async def test_folder_that_takes_the_name_meanwhile_takes_nothing_in(
     if do == "trash":
         entries = (await ask(space, "/trash"))["entries"]
         assert [each["origin"] for each in entries if each["path"] == place] == ["/home/ada/d"]
+
+
+async def test_page_tells_no_names_that_a_listing_does_not(space: Space) -> None:
+    """In a folder that one may only pass, and among the homes, a name that is taken is answered like one that is not."""
+    bob, eve = space.as_("bob"), space.as_("eve")
+    await bob.upload("/home/bob/plan")
+    space.posix("/home/bob").chmod(0o711)
+    for name in ("plan", "none", "bob", "nosuch"):
+        await eve.upload(f"/home/eve/{name}")
+    for folder, names in (("/home/bob", ("plan", "none")), ("/home", ("bob", "nosuch"))):
+        answer = await post(eve, "/exists", path=folder, names=names)
+        assert (answer.status, load(answer)) == (200, {"taken": {}})
+        seen = []
+        for name in names:
+            answer = await post(eve, "/rename", path=f"{folder}/eve", name=name)
+            told = [(answer.status, answer.text.replace(name, "NAME"))]
+            for conflict in ("keep", "replace", "skip"):
+                done = await work(eve, "copy", paths=[f"/home/eve/{name}"], target=folder, conflict=conflict)
+                beside = done["problems"][0]["detail"].partition(".replacing-")[0].replace(name, "NAME")
+                told.append((done["done"], done["skipped"], done["failed"], beside))
+            seen.append(told)
+        assert seen[0] == seen[1]

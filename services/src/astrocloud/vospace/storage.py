@@ -143,7 +143,7 @@ class Tree:
         if code == errno.ELOOP:
             return self.hides(path, Fault("vospace-link-found", uri=str(path)))
         if code in {errno.ENOENT, errno.ENOTDIR}:
-            if not self._may_know_what_is_missing(path):
+            if not self.tells(path):
                 return Fault("vospace-permission-denied", uri=str(path))
             # A final link in the place of a folder is told apart from a file in that place.
             if code == errno.ENOTDIR and self._is_link(path):
@@ -163,9 +163,10 @@ class Tree:
 
     def hides(self, path: NodePath, kind: Fault) -> Fault:
         """Return `kind`, which tells of what is at `path`, to those who may list its folder; others may not do it."""
-        return kind if self._may_know_what_is_missing(path) else Fault("vospace-permission-denied", uri=str(path))
+        return kind if self.tells(path) else Fault("vospace-permission-denied", uri=str(path))
 
-    def _may_know_what_is_missing(self, path: NodePath) -> bool:
+    def tells(self, path: NodePath) -> bool:
+        """Whether this thread's identity may know what is at `path`, or that nothing is: by listing its folder."""
         for depth in range(len(path.parts) - 1, -1, -1):
             try:
                 descriptor = posix.open_beneath(self.descriptor, path.parts[:depth], _FOLDER)
@@ -274,7 +275,7 @@ class Tree:
         """Return the fault that stands for `err` when something new was to be at `path`."""
         if err.errno == errno.EEXIST:
             # Whether a name is taken is only told to those who could see it.
-            known = self._may_know_what_is_missing(path)
+            known = self.tells(path)
             return Fault("vospace-duplicate-node" if known else "vospace-permission-denied", uri=str(path))
         return self.refusal(err, path, container=True)
 

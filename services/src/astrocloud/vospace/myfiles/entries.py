@@ -93,11 +93,13 @@ def entry(nodes: Nodes, person: Person, path: NodePath) -> dict[str, Any]:
 def standing(nodes: Nodes, person: Person, folder: NodePath, names: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
     """Return which of `names` something in `folder` has, with its kind and size as far as `person` may see them.
 
-    A name that nothing can have is not among them.
+    A name that nothing can have is not among them, nor is any that a listing would not tell `person`.
     """
     found: dict[bytes, dict[str, Any]] = {}
     reader = nodes.reader(person)
     with nodes.acting(person, folder, acl.READ | acl.PASS), nodes.tree.node(folder) as place:
+        if not nodes.tree.tells(folder / b"name"):
+            return found
         for name in names:
             try:
                 os.stat(name, dir_fd=place, follow_symlinks=False)
@@ -122,10 +124,13 @@ def kind_of(nodes: Nodes, person: Person, path: NodePath) -> str | None:
 
 
 def exists(nodes: Nodes, person: Person, path: NodePath) -> bool:
-    """Whether `person` finds the name of `path` taken, be it by what they may not read."""
+    """Whether `person` finds the name of `path` taken, be it by what they may not read.
+
+    Where they may not know that it is not: whoever then takes the name is refused it.
+    """
     with nodes.acting(person, path.parent, acl.READ | acl.PASS), nodes.tree.place(path) as place:
         try:
-            return posix.exists(place.folder, place.name)
+            return nodes.tree.tells(path) and posix.exists(place.folder, place.name)
         except OSError as err:
             raise nodes.tree.refusal(err, path) from err
 
