@@ -372,7 +372,7 @@ async def test_folder_that_takes_the_name_meanwhile_takes_nothing_in(
 
 
 async def test_page_tells_no_names_that_a_listing_does_not(space: Space) -> None:
-    """In a folder that one may only pass, and among the homes, a name that is taken is answered like one that is not."""
+    """In a folder that one may only pass, and among the homes, a taken name is answered like one that is not."""
     bob, eve = space.as_("bob"), space.as_("eve")
     await bob.upload("/home/bob/plan")
     space.posix("/home/bob").chmod(0o711)

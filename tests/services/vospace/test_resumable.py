@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
-from astrocloud.vospace import resuming
+import pytest
+
+from astrocloud.vospace import api_uploads, resuming
 from astrocloud.vospace.partial import Partials
 from astrocloud.vospace.resuming import Resuming
 from astrocloud.vospace.scanning import sweep
@@ -287,3 +289,25 @@ async def test_part_that_is_compressed_on_its_way_is_not_taken(space: Space) -> 
     headers = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
     answer = await space("PATCH", url, data=b"abc", headers={**headers, "Content-Encoding": "gzip"})
     assert (answer.status, answer.fault) == (400, "InvalidArgument")
+
+
+async def test_client_that_went_without_a_word_does_not_keep_the_upload(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose network is gone: its connection looks open for hours."""
+    monkeypatch.setattr(api_uploads, "IDLE_S", 0.5)
+    url = (await begin(space, "/home/ada/f", 10)).headers["Location"]
+    host, port = space.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"PATCH {url.removeprefix(space.url)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\n"
+        "Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\n"
+        "Content-Length: 10\r\n\r\n01234".encode()
+    )
+    async with asyncio.timeout(20):
+        told = await reader.readuntil(b"\r\n")
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert await offset_of(space, url) == 5
+    assert (await go_on(space, url, 5, b"56789")).status == 204
+    assert space.posix("/home/ada/f").read_bytes() == b"0123456789"
+    writer.close()

@@ -3,12 +3,12 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from email.utils import formatdate
 from functools import wraps
 from typing import Final, ParamSpec
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import ClientPayloadError, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from astrocloud.vospace.api import PREFIX, Door, Handler, answering, whole
@@ -20,6 +20,8 @@ from astrocloud.vospace.resuming import Resuming
 VERSION: Final = "1.0.0"
 _UPLOADS: Final = f"{PREFIX}/uploads"
 _PIECE_BYTES: Final = 1 << 20
+IDLE_S: Final = 60.0
+"""How long a client may send nothing of a part that it sends, in seconds."""
 _P = ParamSpec("_P")
 
 
@@ -98,12 +100,18 @@ class UploadsApi:
                 return web.Response(status=409, headers={"Upload-Offset": str(upload.size)})
             piece = bytearray()
             try:
-                async for chunk in request.content.iter_any():
+                async for chunk in _while_they_come(request.content):
                     piece += chunk
                     if len(piece) >= _PIECE_BYTES:
                         await self._to_its_end(self._resuming.append, partial, upload, piece)
                         piece = bytearray()
-            except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError, ConnectionError) as err:
+            except (
+                HttpProcessingError,
+                ClientPayloadError,
+                web.RequestPayloadError,
+                ConnectionError,
+                TimeoutError,
+            ) as err:
                 await self._to_its_end(self._resuming.append, partial, upload, piece)
                 raise Fault(
                     "vospace-incomplete", uri=str(partial.path), received=upload.size, expected=partial.length
@@ -133,6 +141,19 @@ class UploadsApi:
         partial = await self._door.run(self._resuming.get, person, request.match_info["upload"])
         await self._door.run(self._resuming.cancel, person, partial)
         return web.Response(status=204)
+
+
+async def _while_they_come(content: StreamReader) -> AsyncIterator[bytes]:
+    """Yield the bytes of a body. Raises `TimeoutError` when no more come, as from a client that went without a word.
+
+    It holds the upload, which nobody can go on with meanwhile.
+    """
+    while True:
+        async with asyncio.timeout(IDLE_S):
+            chunk = await content.readany()
+        if not chunk:
+            return
+        yield chunk
 
 
 def _speaking(handler: Handler) -> Handler:
