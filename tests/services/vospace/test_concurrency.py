@@ -4,9 +4,17 @@ import asyncio
 import hashlib
 import os
 import threading
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from tests.services.vospace.platform import CORE, PEOPLE, Space, running, uri
+import pytest
+
+from astrocloud.vospace.domain import Nodes
+from astrocloud.vospace.models import IS_LOCKED
+from astrocloud.vospace.uploads import Upload
+from tests.services.vospace.platform import CORE, PEOPLE, Space, node_xml, running, uri
 from tests.services.vospace.test_files import leftovers
 from tests.services.vospace.test_transfers import job, transfer_xml
 
@@ -241,3 +249,66 @@ async def test_a_quota_holds_for_many_at_once(tmp_path: Path) -> None:
         free = int((await space.node("/home/ada")).properties[f"{CORE}availableSpace"])
         assert free == limit - used
         assert leftovers(space) == []
+
+
+async def test_node_that_cannot_be_made_takes_no_bytes_away_with_it(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its properties are refused when its file is there already, and somebody's bytes came in its place."""
+    await space.node("/home/ada")
+    loop, begun = asyncio.get_running_loop(), Nodes._begin_with
+    uploads = []
+
+    def when_others_write(*given: Any) -> None:
+        uploads.append(asyncio.run_coroutine_threadsafe(space.upload("/home/ada/f", b"bytes"), loop))
+        with suppress(TimeoutError):
+            uploads[0].result(1)
+        begun(*given)
+
+    monkeypatch.setattr(Nodes, "_begin_with", when_others_write)
+    answer = await space("PUT", "/nodes/home/ada/f", data=node_xml("/home/ada/f", "DataNode", {"title": "x" * 5000}))
+    assert (answer.status, answer.fault) == (400, "InvalidArgument")
+    assert (await asyncio.wrap_future(uploads[0])).status in {200, 201}
+    assert (await space.get("/files/home/ada/f")).body == b"bytes"
+
+
+async def test_change_of_a_node_outlives_bytes_that_come_at_the_same_time(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New bytes have the properties and shares of the old ones: also those that were changed just then."""
+    await space.upload("/home/ada/f", b"old")
+    await space.set("/home/ada/f", {"ispublic": "true"})
+    loop, keep = asyncio.get_running_loop(), Upload._keep_what_the_old_one_had
+    changes = []
+
+    def when_it_is_changed(*given: Any) -> None:
+        keep(*given)
+        change = space.set("/home/ada/f", {"ispublic": "false", "title": "t"})
+        changes.append(asyncio.run_coroutine_threadsafe(change, loop))
+        with suppress(TimeoutError):
+            changes[0].result(1)
+
+    monkeypatch.setattr(Upload, "_keep_what_the_old_one_had", when_it_is_changed)
+    assert (await space.upload("/home/ada/f", b"new")).status == 200
+    assert (await asyncio.wrap_future(changes[0])).status == 200
+    told = (await space.node("/home/ada/f")).properties
+    assert (told[f"{CORE}ispublic"], told.get(f"{CORE}title")) == ("false", "t")
+
+
+@pytest.mark.parametrize("locked", ["/home/ada/d/f", "/home/ada/d"])
+async def test_lock_holds_for_bytes_that_were_under_way(space: Space, locked: str) -> None:
+    await space.mkdir("/home/ada/d")
+    await space.upload("/home/ada/d/f", b"old")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"n" * (2 << 20)
+        async with asyncio.timeout(20):
+            while not leftovers(space):
+                await asyncio.sleep(0.01)
+        assert (await space.set(locked, {IS_LOCKED: "true"})).status == 200
+        yield b"ew"
+
+    answer = await space.put("/files/home/ada/d/f", pieces())
+    assert (answer.status, answer.fault) == (423, "NodeLocked")
+    assert space.posix("/home/ada/d/f").read_bytes() == b"old"
+    assert leftovers(space) == []

@@ -237,16 +237,18 @@ class Nodes:
             self.tree.check_creatable(path, self._gate.identity(person))
         with self.account.charged(path, size=0, files=1), self._as(person, path, acl.WRITE):
             locks.check_parent_unlocked(self.tree, path)
-            if kind == LINK:
-                self.tree.make_link(path, target)
-            else:
-                (self.tree.make_folder if kind == CONTAINER else self.tree.make_file)(path)
-                try:
-                    self._begin_with(path, attributes.Kept(special, kept), wanted)
-                except BaseException:
-                    with suppress(Fault):
-                        self.tree.remove_one(path)
-                    raise
+            # Nobody's bytes come in the place of what may be taken away again.
+            with self.tree.place(path) as place, alone(place.folder, place.name):
+                if kind == LINK:
+                    self.tree.make_link(path, target)
+                else:
+                    (self.tree.make_folder if kind == CONTAINER else self.tree.make_file)(path)
+                    try:
+                        self._begin_with(path, attributes.Kept(special, kept), wanted)
+                    except BaseException:
+                        with suppress(Fault):
+                            self.tree.remove_one(path)
+                        raise
         return self.get(person, path, "max")
 
     def _begin_with(self, path: NodePath, kept: attributes.Kept, wanted: rights.Rights) -> None:
@@ -284,7 +286,14 @@ class Nodes:
             raise Fault("vospace-operation-not-supported", what="properties of a link; set them where it leads to")
         wanted = self._wishes.rights(person, changes, current=now)
         keeps = {uri: text for uri, text in changes.items() if uri not in RIGHTS}
-        with self._as(person, path, acl.WRITE), self.tree.node(path) as node, one_after_the_other(node):
+        with (
+            self._as(person, path, acl.WRITE),
+            self.tree.place(path) as place,
+            # What comes in its place meanwhile has what it had before: no change of it may be in between.
+            alone(place.folder, place.name),
+            self.tree.node(path) as node,
+            one_after_the_other(node),
+        ):
             before = self._write_kept(path, keeps) if keeps else None
             try:
                 if wanted:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from astrocloud.vospace import acl, attributes, posix
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.identity import Identity, acting_as, as_platform, can_switch
-from astrocloud.vospace.models import NodePath
+from astrocloud.vospace.models import IS_LOCKED, NodePath
 from astrocloud.vospace.storage import Tree, hidden_name, new_mode, refusal, sync_folder
 
 ANNOUNCED_FROM_BYTES = 1 << 20
@@ -182,6 +182,7 @@ class Upload:
             self.replaced = _replaced(self._tree, self.path, self._folder)
         if not expected.holds(self.replaced):
             raise Fault("vospace-precondition", uri=str(self.path))
+        self._check_unlocked()
         account(self.replaced.status if self.replaced is not None else None)
         if self.replaced is None:
             _make_new(self.descriptor, self._folder)
@@ -211,6 +212,16 @@ class Upload:
                 raise refusal(err, self.path) from err
         sync_folder(self._folder)
         return os.fstat(self.descriptor)
+
+    def _check_unlocked(self) -> None:
+        """Refuse what somebody locked while the bytes came: the file that goes, or the folder."""
+        places = [(posix.proc_path(self._folder), self.path.parent)]
+        if self.replaced is not None:
+            places.append((posix.proc_path(self._folder, self.path.name), self.path))
+        for place, path in places:
+            with suppress(FileNotFoundError):
+                if attributes.read_kept(place).properties.get(IS_LOCKED) == "true":
+                    raise Fault("vospace-node-locked", uri=str(path))
 
     def _exchange(self) -> None:
         """Put the file in the place of just the one that the person may write, as the platform."""
