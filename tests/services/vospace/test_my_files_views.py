@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from astrocloud.vospace.models import NodePath
+from astrocloud.vospace.identity import Identity
+from astrocloud.vospace.models import NodePath, Person
 from astrocloud.vospace.myfiles import views
 from astrocloud.vospace.myfiles.views import View, Views, Wish
 from astrocloud.vospace.quotas import SqlQuotas
@@ -99,3 +100,29 @@ async def test_what_notebooks_wrote_is_counted_when_somebody_looks(
                 await asyncio.sleep(0.01)
         assert told["places"][0]["used_bytes"] == 1100
     assert sorted(set(walks)) == sorted(walks)
+
+
+async def test_who_is_in_many_projects_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is counted when the page is opened, and large ones take long."""
+    groups = {f"team{number}": 31000 + number for number in range(40)}
+    ada = PEOPLE["ada"]
+    identity = Identity(ada.identity.uid, ada.identity.gid, tuple(groups.values()))
+    monkeypatch.setitem(PEOPLE, "ada", Person("ada", identity, groups))
+    go, recount = threading.Event(), SqlQuotas.recount
+
+    def held(quotas: SqlQuotas, top: NodePath) -> bool:
+        assert go.wait(60)
+        return recount(quotas, top)
+
+    monkeypatch.setattr(SqlQuotas, "recount", held)
+    async with running(tmp_path / "data") as space:
+        try:
+            assert len((await ask(space, "/places"))["counting"]) == 41
+            async with asyncio.timeout(20):
+                assert (await space.upload("/home/ada/f")).status == 201
+                assert (await space.as_("bob").node("/home/bob")).status == 200
+        finally:
+            go.set()
+        async with asyncio.timeout(60):
+            while (await ask(space, "/places"))["counting"]:
+                await asyncio.sleep(0.01)

@@ -28,6 +28,8 @@ COUNTED_PART: Final = 0.02
 """And for what part of the time at most, so that who has millions of files does not keep the disks busy."""
 _NAMES_LIMIT = 10_000
 _SOME: Final = 10
+_COUNTS: Final = 2
+"""How many homes and projects are counted at once."""
 _SEARCHES: Final = 4
 """How many searches run at once."""
 
@@ -66,6 +68,8 @@ class BrowseApi:
         self._counting: dict[NodePath, asyncio.Task[None]] = {}
         # Threads of their own: a search may take long, and would keep others from their files.
         self._searchers = ThreadPoolExecutor(_SEARCHES, thread_name_prefix="search")
+        # So may counting, of which one person in many projects asks for a lot at once.
+        self._counters = ThreadPoolExecutor(_COUNTS, thread_name_prefix="count")
         self._searching: dict[str, threading.Event] = {}
         self._door = door
         self._nodes = nodes
@@ -172,7 +176,7 @@ class BrowseApi:
     async def _count(self, top: NodePath) -> None:
         began = time.monotonic()
         try:
-            await self._door.run(self._recount, top)
+            await asyncio.get_running_loop().run_in_executor(self._counters, self._recount, top)
         except (Fault, OSError) as err:  # as a folder that is nested too deep: the scan tells of it as well
             _log.warning("files-count-failed", top=str(top), error=str(err))
         finally:
