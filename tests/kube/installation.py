@@ -203,7 +203,13 @@ def installed(kube: Kubectl, images: dict[str, str], *, chart: Path = CHART, **c
     finally:
         made.helm("uninstall", made.release, "--ignore-not-found", "--wait")
         # A namespace with pods that end is not looked at again for half of the longest time they are given.
-        made.kubectl("wait", "--for=delete", "pods", "--all", "--timeout=120s")
+        made.kubectl(
+            "wait",
+            "--for=delete",
+            "pods",
+            "--field-selector=status.phase!=Succeeded,status.phase!=Failed",
+            "--timeout=120s",
+        )
         prefix = made.namespace_of("")
         people = [each["metadata"]["name"] for each in kube.get("namespaces")["items"]]
         # With a prefix of its own, the people's namespaces are this installation's.

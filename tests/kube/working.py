@@ -45,8 +45,14 @@ async def working(platform: Installation, name: str) -> AsyncIterator[Worker]:
         try:
             yield Worker(person=person, node=node_of(platform, name), base=base, kernel=kernel)
         finally:
-            await person.hub_api("DELETE", f"/users/{name}/server")
+            await until("the hub, to stop the server", lambda: told_to_stop(person))
             await until("the end of the server", lambda: gone(platform, name))
+
+
+async def told_to_stop(person: Person) -> bool:
+    """Tell the hub to stop a person's server; whether it has heard it, which one that starts has not."""
+    status, _ = await person.hub_api("DELETE", f"/users/{person.username}/server")
+    return status < 500
 
 
 async def gone(platform: Installation, name: str) -> bool:
