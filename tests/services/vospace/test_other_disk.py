@@ -6,10 +6,14 @@ import subprocess
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from astrocloud.core.uws.jobs import Taken
 from astrocloud.vospace import copying
+from astrocloud.vospace.identity import as_platform
+from astrocloud.vospace.storage import Tree
 from tests.services.vospace.platform import CORE, PEOPLE, TEAM, Answer, Space, running, uri
 from tests.services.vospace.test_files import leftovers
 from tests.services.vospace.test_transfers import UWS, job, transfer_xml
@@ -179,3 +183,61 @@ async def test_what_went_before_a_removal_failed_is_given_back(space: Space) -> 
         assert await free(space, "/home/ada") == before + 1000 * (3 - len(left))
     finally:
         subprocess.run(["chattr", "-i", space.posix("/home/ada/d/b")], check=True)
+
+
+def be_quick(space: Space) -> None:
+    """Let transfers that nobody does be begun again at once."""
+    assert space.service is not None
+    for each in space.service.background:
+        jobs: Any = getattr(each, "__self__", None)
+        if getattr(jobs, "name", "") == "vospace/transfers":
+            jobs._beat_s, jobs._lost_s = 0.1, 0.2
+
+
+@pytest.mark.parametrize("change", ["nothing", "new", "changed", "replaced"])
+async def test_what_changed_after_an_attempt_was_cut_short_is_not_lost(
+    space: Space, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The copy is there, the old one not removed; until the move is begun again a notebook goes on."""
+    await space.mkdir("/home/ada/d")
+    await space.mkdir("/home/ada/d/e")
+    await space.upload("/home/ada/d/e/f", b"hello")
+    space.posix("/home/ada/d/l").symlink_to("e/f")
+    os.chown(space.posix("/home/ada/d/l"), 20001, 20001, follow_symlinks=False)
+    before = await free(space, "/home/ada")
+    remove = Tree.remove
+
+    def cut_short(*_given: Any, **_more: Any) -> None:
+        monkeypatch.setattr(Tree, "remove", remove)
+        with as_platform():
+            go_on()
+        raise Taken
+
+    def go_on() -> None:
+        if change == "new":
+            space.write("/home/ada/d/e/new")
+        elif change == "changed":
+            space.write("/home/ada/d/e/f", b"other")
+        elif change == "replaced":
+            space.posix("/home/ada/d/e/f").unlink()
+            space.posix("/home/ada/d/e/f").symlink_to("elsewhere")
+
+    monkeypatch.setattr(Tree, "remove", cut_short)
+    be_quick(space)
+    phase, ended = await move(space, "/home/ada/d", "/project/team/moved")
+    assert space.posix("/project/team/moved/e/f").read_bytes() == b"hello"
+    if change == "nothing":
+        assert phase == "COMPLETED", ended.text
+        assert not space.posix("/home/ada/d").exists()
+        assert await free(space, "/home/ada") > before
+        return
+    assert (phase, ended.text) == ("ERROR", "NodeBusy")
+    assert sorted(os.listdir(space.posix("/home/ada/d"))) == ["e", "l"]
+    left = space.posix("/home/ada/d/e")
+    if change == "new":
+        assert (left / "new").read_bytes() == b"x"
+    elif change == "changed":
+        assert (left / "f").read_bytes() == b"other"
+    else:
+        assert os.readlink(left / "f") == "elsewhere"
+    assert leftovers(space) == []

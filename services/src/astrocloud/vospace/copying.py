@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from astrocloud.vospace import acl, attributes, marks, posix
+from astrocloud.vospace.births import mark_of
 from astrocloud.vospace.errors import Fault
 from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.marks import Marks
@@ -23,6 +24,7 @@ from astrocloud.vospace.storage import (
     working_on,
 )
 
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP: Final = 1 << 26
 """How much is asked of the kernel at once, in bytes."""
 
@@ -34,11 +36,11 @@ def say_nothing(_size: int, _files: int) -> None:
     """Tell nobody."""
 
 
-Appear = Callable[[NodePath, int], None]
-"""Is told where something is about to appear, and its inode; what it raises keeps it from that."""
+Appear = Callable[[NodePath, str], None]
+"""Is told where something is about to appear, and its mark (`births`); what it raises keeps it from that."""
 
 
-def note_nothing(_path: NodePath, _inode: int) -> None:
+def note_nothing(_path: NodePath, _mark: str) -> None:
     """Note nothing."""
 
 
@@ -55,6 +57,29 @@ class Taken:
     def __call__(self, status: os.stat_result) -> bool:
         """Whether the file or link with `status` is there as it was copied."""
         return self._seen.get(status.st_ino) == (status.st_size, status.st_mtime_ns)
+
+    def note_alike(self, folder: int, name: bytes, other_folder: int, other: bytes, depth: int = 0) -> None:
+        """Remember what is at `name` in the open `folder`, and below, as far as there is a copy just like it."""
+        posix.check_depth(depth)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            there = os.stat(other, dir_fd=other_folder, follow_symlinks=False)
+            if stat.S_IFMT(there.st_mode) != stat.S_IFMT(status.st_mode):
+                return
+            if stat.S_ISLNK(status.st_mode):
+                if os.readlink(name, dir_fd=folder) == os.readlink(other, dir_fd=other_folder):
+                    self.note(status)
+            elif not stat.S_ISDIR(status.st_mode):
+                if (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+                    self.note(status)
+            else:
+                with ExitStack() as both:
+                    one = os.open(name, _FOLDER, dir_fd=folder)
+                    both.callback(os.close, one)
+                    two = os.open(other, _FOLDER, dir_fd=other_folder)
+                    both.callback(os.close, two)
+                    for child in posix.names_in(one):
+                        self.note_alike(one, child, two, child, depth + 1)
 
 
 def copy(
@@ -105,7 +130,7 @@ def copy(
                 raise tree.refusal(err, source) from err
             except OSError as err:
                 raise refusal(err, target) from err
-            appear(target, os.stat(hidden, dir_fd=new.folder, follow_symlinks=False).st_ino)
+            appear(target, mark_of(new.folder, hidden))
             try:
                 posix.rename_new(hidden, new.folder, new.name, new.folder)
             except OSError as err:

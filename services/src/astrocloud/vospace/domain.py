@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from astrocloud.vospace import acl, archives, attributes, copying, listing, locks, posix, rights
 from astrocloud.vospace.account import Account, Quotas
+from astrocloud.vospace.births import mark_of
 from astrocloud.vospace.children import Children
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.gate import Gate
@@ -436,8 +437,8 @@ class Nodes:
             if files:
                 self.tree.check_creatable(target, self._gate.identity(person))
             with self.tree.place(source) as place:
-                inode = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False).st_ino
-        appear(target, inode)
+                mark = mark_of(place.folder, place.name)
+        appear(target, mark)
         with self.account.busy(source):
             taken: copying.Taken | None = None
             with self.account.charged(target, size=size, files=files), acting_as(person.identity):
