@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import pytest
 
@@ -10,9 +10,9 @@ from tests.kube.cluster import control, machines, node
 from tests.kube.cluster.layout import CONTROL, NODES, Host
 from tests.kube.conftest import say
 from tests.kube.ground import Cluster
-from tests.kube.installation import Installation, installed, until
+from tests.kube.installation import Installation, installed, until, values_for
 from tests.kube.test_platform import both
-from tests.kube.working import answers, two_at_work, working
+from tests.kube.working import answers, nodes_of, only_on, two_at_work, working
 
 pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -22,7 +22,12 @@ def platform(cluster: Cluster, built_images: dict[str, str], astro: str) -> Iter
     """A platform of its own, two people of one group, and an environment whose image no registry has."""
     assert cluster.own
     servers = {"namespacePrefix": "losses-", "reserve": {"memory": 0.1, "cpus": 0.05}}
-    with installed(cluster, built_images | {"astro": astro}, servers=servers) as running:
+    # Not on the node that people's address is at, nor on that of the server that is lost.
+    last = cluster.get("nodes")["items"][-1]["metadata"]["labels"]
+    placed = {"nodeSelector": {"kubernetes.io/hostname": last["kubernetes.io/hostname"]}}
+    values = values_for(built_images | {"astro": astro}, public_url="", node_port=0)
+    database = {"bundled": values["database"]["bundled"] | placed}
+    with installed(cluster, built_images | {"astro": astro}, servers=servers, database=database) as running:
         running.kubectl("rollout", "status", "--timeout=600s", f"daemonset/{running.name}-prepuller")
         for name in ("cara", "dan"):
             running.add(name, groups=("survey",))
@@ -71,50 +76,42 @@ async def test_without_a_registry_people_work_and_servers_start(platform: Instal
 
 
 async def test_a_node_with_a_server_stops_and_returns(platform: Installation) -> None:
-    (database,) = [pod["spec"]["nodeName"] for pod in platform.pods("database")]
-    platform.kube.kubectl("cordon", database)
-    try:
-        async with two_at_work(platform) as (cara, dan):
-            platform.kube.kubectl("uncordon", database)
-            await cara.run("kept = 41")
-            written = "import os; f = open('/project/survey/night.txt', 'w'); f.write('frame'); f.flush(); os.fsync(f)"
-            await dan.run(written)
-            began = time.monotonic()
-            with switched_off(host_of(dan.node)):
-                assert await cara.run("print(kept + 1)") == "42"
-                await until("what was on the node is elsewhere", lambda: both(cara.person), within_s=240)
-                say(f"node stopped: everything answered again after {time.monotonic() - began:.1f} s")
-                assert await cara.run("print(open('/project/survey/night.txt').read())") == "frame"
-
-                async def ended() -> bool:
-                    return await dan.person.reason_of_end() == "node-lost"
-
-                await until("the end of dan's server is known", ended, within_s=60)
-                async with working(platform, "dan") as again:
-                    assert again.node != dan.node
-                    assert await again.run("print(open('/project/survey/night.txt').read())") == "frame"
-            # The node has come back: nothing of before runs on it, and cara's kernel never noticed.
+    async with two_at_work(platform) as (cara, dan):
+        await cara.run("kept = 41")
+        written = "import os; f = open('/project/survey/night.txt', 'w'); f.write('frame'); f.flush(); os.fsync(f)"
+        await dan.run(written)
+        began = time.monotonic()
+        with switched_off(host_of(dan.node)):
             assert await cara.run("print(kept + 1)") == "42"
-    finally:
-        platform.kube.kubectl("uncordon", database)
+            await until("what was on the node is elsewhere", lambda: both(cara.person), within_s=240)
+            say(f"node stopped: everything answered again after {time.monotonic() - began:.1f} s")
+            assert await cara.run("print(open('/project/survey/night.txt').read())") == "frame"
+
+            async def ended() -> bool:
+                return await dan.person.reason_of_end() == "node-lost"
+
+            await until("the end of dan's server is known", ended, within_s=60)
+            async with working(platform, "dan") as again:
+                assert again.node != dan.node
+                assert await again.run("print(open('/project/survey/night.txt').read())") == "frame"
+        # The node has come back: nothing of before runs on it, and cara's kernel never noticed.
+        assert await cara.run("print(kept + 1)") == "42"
 
 
 async def test_the_node_with_the_database_stops_and_returns(platform: Installation) -> None:
     (database,) = [pod["spec"]["nodeName"] for pod in platform.pods("database")]
-    platform.kube.kubectl("cordon", database)
-    try:
-        async with working(platform, "cara") as cara:
-            await cara.run("kept = 41")
-            platform.add("just-before")
-            with switched_off(host_of(database)):
-                assert await cara.run("print(kept + 1)") == "42"
-            platform.kube.kubectl("uncordon", database)
-            began = time.monotonic()
-            await until("the platform", lambda: both(cara.person), within_s=300)
-            await until("the server", lambda: answers(cara), within_s=60)
-            say(f"the database's node is back: everything answered after {time.monotonic() - began:.1f} s")
+    assert database == nodes_of(platform)[-1]
+    async with AsyncExitStack() as stack:
+        with only_on(platform, nodes_of(platform)[0]):
+            cara = await stack.enter_async_context(working(platform, "cara"))
+        await cara.run("kept = 41")
+        platform.add("just-before")
+        with switched_off(host_of(database)):
             assert await cara.run("print(kept + 1)") == "42"
-            async with platform.person("just-before") as person:
-                assert (await person.sign_in())[0] == 200
-    finally:
-        platform.kube.kubectl("uncordon", database)
+        began = time.monotonic()
+        await until("the platform", lambda: both(cara.person), within_s=300)
+        await until("the server", lambda: answers(cara), within_s=60)
+        say(f"the database's node is back: everything answered after {time.monotonic() - began:.1f} s")
+        assert await cara.run("print(kept + 1)") == "42"
+        async with platform.person("just-before") as person:
+            assert (await person.sign_in())[0] == 200

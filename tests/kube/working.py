@@ -1,7 +1,7 @@
 """People at work on an installed platform: each with a server, and a kernel in it."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from tests.kube.installation import Installation, until
@@ -59,16 +59,31 @@ async def gone(platform: Installation, name: str) -> bool:
     return not platform.kube.get("pods", "-n", platform.namespace_of(name))["items"]
 
 
+@contextmanager
+def only_on(platform: Installation, node: str) -> Iterator[None]:
+    """Send new pods to `node` alone meanwhile."""
+    others = [name for name in nodes_of(platform) if name != node]
+    platform.kube.kubectl("cordon", *others)
+    try:
+        yield
+    finally:
+        platform.kube.kubectl("uncordon", *others)
+
+
+def nodes_of(platform: Installation) -> list[str]:
+    """Return the nodes' names; the platform's address is at the first."""
+    return [each["metadata"]["name"] for each in platform.kube.get("nodes")["items"]]
+
+
 @asynccontextmanager
 async def two_at_work(platform: Installation) -> AsyncIterator[tuple[Worker, Worker]]:
-    """Two people with servers on two nodes."""
+    """Two people with servers on the first node and the second."""
+    first, second = nodes_of(platform)[:2]
     async with AsyncExitStack() as stack:
-        cara = await stack.enter_async_context(working(platform, "cara"))
-        platform.kube.kubectl("cordon", cara.node)
-        try:
+        with only_on(platform, first):
+            cara = await stack.enter_async_context(working(platform, "cara"))
+        with only_on(platform, second):
             dan = await stack.enter_async_context(working(platform, "dan"))
-        finally:
-            platform.kube.kubectl("uncordon", cara.node)
         yield cara, dan
 
 
