@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -268,3 +269,13 @@ def test_the_measure_tells_of_memory(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError, match="MiB more"):
         hold()
+
+
+async def test_name_of_an_archive_tells_no_more_than_fits(watched: Watched) -> None:
+    """It is packed: a few thousand letters of an address could be millions of things to hold."""
+    packed = zlib.compress(b'{"paths": [' + b"[]," * 2_000_000 + b"[]]}", 9)
+    name = base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    assert len(name) < 8000
+    with watched.growing_at_most(FEW):
+        answer = await watched.space.as_(None).get(f"/api/archive/.{name}")
+    assert (answer.status, answer.fault) == (404, "NodeNotFound")

@@ -15,11 +15,13 @@ from astrocloud.vospace import acl, archives
 from astrocloud.vospace.domain import Nodes
 from astrocloud.vospace.errors import Fault, invalid_argument
 from astrocloud.vospace.models import NodePath, Person
-from astrocloud.vospace.myfiles.answers import LIMIT_BYTES, paths_in, text_in
+from astrocloud.vospace.myfiles.answers import paths_in, text_in
 from astrocloud.vospace.myfiles.views import Views
 
 _ROOM: Final = 1_000_000
 _NAME_LIMIT: Final = 3000
+_PLAIN_LIMIT: Final = 1 << 18
+"""How many bytes a name may tell: packed, a thousandth of it is enough, and many times as much is held to read it."""
 
 
 def picked(views: Views, person: Person, document: dict[str, Any]) -> list[NodePath]:
@@ -58,9 +60,9 @@ def _numbers(document: dict[str, Any], name: str) -> list[int]:
 def name_of(document: dict[str, Any]) -> str | None:
     """Return a name that tells all that `document` picks, to any replica; `None` where that would be too long."""
     picks = {key: document[key] for key in ("view", "but", "picks", "paths") if key in document}
-    packed = zlib.compress(json.dumps(picks).encode())
-    text = base64.urlsafe_b64encode(packed).decode().rstrip("=")
-    return f".{text}" if len(text) <= _NAME_LIMIT else None
+    plain = json.dumps(picks).encode()
+    text = base64.urlsafe_b64encode(zlib.compress(plain)).decode().rstrip("=")
+    return f".{text}" if len(text) <= _NAME_LIMIT and len(plain) <= _PLAIN_LIMIT else None
 
 
 def document_of_name(name: str) -> dict[str, Any]:
@@ -68,7 +70,11 @@ def document_of_name(name: str) -> dict[str, Any]:
     text = name.removeprefix(".")
     try:
         packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        document = json.loads(zlib.decompressobj().decompress(packed, LIMIT_BYTES))
+        unpacking = zlib.decompressobj()
+        plain = unpacking.decompress(packed, _PLAIN_LIMIT)
+        if unpacking.unconsumed_tail:
+            raise Fault("files-archive-gone")
+        document = json.loads(plain)
     except (ValueError, RecursionError, zlib.error) as err:
         raise Fault("files-archive-gone") from err
     if not isinstance(document, dict):
