@@ -75,7 +75,7 @@ def path(text: str) -> NodePath:
 
 
 def put(nodes: Nodes) -> None:
-    upload = nodes.begin_upload(ADA, path("/home/ada/f"), length=3)
+    upload = nodes.begin_upload(ADA, path("/home/ada/f"))
     upload.write(b"new")
     upload.commit(md5="0" * 32)
 
@@ -87,7 +87,7 @@ def database() -> Engine:
 
 
 def put_new(nodes: Nodes) -> None:
-    upload = nodes.begin_upload(ADA, path("/home/ada/n"), length=5)
+    upload = nodes.begin_upload(ADA, path("/home/ada/n"))
     upload.write_all([b"fre", b"sh"])
     upload.commit(md5=None, expected=Expected(must_be_new=True))
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from astrocloud.core.capabilities import SYS_RESOURCE, drop
 from tests.services.vospace.platform import Space, running
 
 
@@ -47,7 +48,7 @@ class Watched:
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[str, int]]:
     """Run the service with its data in `folder`; give its address and process id."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.services.vospace.serving", str(folder)],
         stdin=subprocess.PIPE,
@@ -71,4 +72,5 @@ def serving(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 if __name__ == "__main__":
+    drop(SYS_RESOURCE)  # as the platform does
     asyncio.run(main(Path(sys.argv[1])))

@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.services.vospace.platform import Space, running, uri
+from tests.services.vospace.serving import serving
 from tests.services.vospace.test_files import leftovers
+from tests.services.vospace.test_resumable import TUS, begin, go_on
 from tests.services.vospace.test_transfers import UWS, job, transfer_xml
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems")
@@ -76,3 +79,33 @@ async def test_folder_can_be_removed_where_nothing_new_can_be_made(space: Space)
     assert (await space.mkdir("/home/ada/new")).status == 507
     assert (await space("DELETE", "/nodes/home/ada/d")).status == 200
     assert (await space.mkdir("/home/ada/new")).status == 201
+
+
+async def test_what_a_disk_keeps_back_for_root_is_not_for_uploads(tmp_path: Path) -> None:
+    """A notebook could not write there either."""
+    image, tree = tmp_path / "disk", tmp_path / "data" / "tree"
+    image.touch()
+    os.truncate(image, 64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "50", image], check=True)
+    tree.mkdir(parents=True)
+    subprocess.run(["mount", "-o", "loop", image, tree], check=True)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(1 << 20)
+
+    try:
+        tree.chmod(0o755)
+        with serving(tmp_path / "data") as (url, _pid):
+            async with aiohttp.ClientSession(auto_decompress=False) as session:
+                space = Space(url, tree, session)
+                assert (await space.upload("/home/ada/f", b"old")).status == 201
+                for body in (pieces(), bytes(40 << 20)):
+                    answer = await space.put("/files/home/ada/f", body)
+                    assert (answer.status, answer.fault) == (507, "QuotaExceeded")
+                parts = (await begin(space, "/home/ada/g", 40 << 20)).headers["Location"]
+                assert (await go_on(space, parts, 0, bytes(40 << 20))).status == 507
+                assert (await space("DELETE", parts, headers=TUS)).status == 204
+                assert (await space.put("/files/home/ada/f", bytes(10 << 20))).status == 200
+    finally:
+        subprocess.run(["umount", "-l", tree], check=True)

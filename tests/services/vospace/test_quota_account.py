@@ -3,14 +3,18 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from astrocloud.core.database import open_database, sqlite_url
+from astrocloud.vospace.partial import Partial, Partials
+from astrocloud.vospace.uploads import Upload
 from tests.services.vospace.platform import CORE, Space, node_xml, running, uri
 from tests.services.vospace.test_files import leftovers, slowly
-from tests.services.vospace.test_resumable import begin, go_on
+from tests.services.vospace.test_resumable import TUS, begin, go_on
 from tests.services.vospace.test_transfers import job, transfer_xml
 
 LIMIT = 1000
@@ -125,3 +129,48 @@ async def test_a_node_that_could_not_be_made_as_asked_is_not_there(tmp_path: Pat
             assert (answer.status, answer.fault) == (400, "InvalidArgument")
             assert not space.posix("/home/ada/new").exists()
         assert rows(space)["home/ada"] == (0, 0)
+
+
+async def test_no_room_is_taken_for_what_is_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would lack it as long as that lasts."""
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda _file, _first, length: taken.append(length))
+    async with running(tmp_path / "data", {"vospace": {"home_quota_bytes": 5 << 20}}) as space:
+        assert (await space.upload("/home/ada/f", bytes(6 << 20))).status == 507
+        assert taken == []
+        assert (await space.upload("/home/ada/f", bytes(4 << 20))).status == 201
+        assert taken == [4 << 20]
+
+
+async def test_upload_that_is_broken_off_when_it_is_in_its_place_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, commit, ended = asyncio.get_running_loop(), Upload.commit, []
+
+    async with running(tmp_path / "data", LIMITS) as space:
+        url = (await begin(space, "/home/ada/f", 300)).headers["Location"]
+
+        def broken_off(upload: Upload, **given: Any) -> os.stat_result:
+            status = commit(upload, **given)
+            end = asyncio.run_coroutine_threadsafe(space("DELETE", url, headers=TUS), loop)
+            ended.append(end.result(20).status)
+            return status
+
+        monkeypatch.setattr(Upload, "commit", broken_off)
+        assert (await go_on(space, url, 0, bytes(300))).status == 204
+        assert ended == [204]
+        assert (await used(space), there(space)) == (300, 300)
+
+
+async def test_upload_that_cannot_be_remembered_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_partials: Partials, _partial: Partial) -> None:
+        raise OperationalError("", {}, Exception("the database is away"))
+
+    async with running(tmp_path / "data", LIMITS) as space:
+        await space.node("/home/ada")
+        monkeypatch.setattr(Partials, "add", away)
+        open_before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            assert (await begin(space, "/home/ada/f", 300)).status == 500
+        assert len(os.listdir("/proc/self/fd")) < open_before + 20
+        assert (await used(space), leftovers(space)) == (0, [])

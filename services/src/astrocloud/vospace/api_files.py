@@ -175,7 +175,7 @@ class FilesApi:
 
         Whatever fails leaves the old file as it was.
         """
-        upload = await self._door.run(self._nodes.begin_upload, person, path, length=length)
+        upload = await self._door.run(self._nodes.begin_upload, person, path)
         with self._nodes.account.busy(upload.path):
             return await self._take_into(upload, pieces, length, announced=announced, request=request)
 
@@ -205,6 +205,8 @@ class FilesApi:
                 check_conditions(request, tag=tag, modified_s=modified_s)
             await self._door.run(receiver.open_account, length)
             accounted = True
+            # Not before: of what is too much for a quota, others are not to lack the room meanwhile.
+            await self._door.run(upload.reserve, length or 0)
             if request is not None and headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0

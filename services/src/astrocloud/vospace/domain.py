@@ -536,14 +536,14 @@ class Nodes:
 
     def check_destination(self, person: Person, path: NodePath) -> None:
         """Refuse what an upload to `path` would be refused for, as far as can be told before it comes."""
-        self.begin_upload(person, path, length=None).abandon()
+        self.begin_upload(person, path).abandon()
 
-    def begin_upload(self, person: Person, path: NodePath, *, length: int | None) -> Upload:
+    def begin_upload(self, person: Person, path: NodePath) -> Upload:
         """Open an upload to `path`, or to where it leads as a link. Raises as `begin` does, and ``NodeLocked``."""
         with self._as(person, path, acl.WRITE):
             path = self._behind_links(path)
             self._gate.check(person, path, acl.WRITE)
-            upload = begin(self.tree, path, person.identity, length=length)
+            upload = begin(self.tree, path, person.identity)
             try:
                 self._check_takes_bytes(upload)
             except BaseException:

@@ -50,28 +50,27 @@ class Resuming:
         """
         if person.name is None:
             raise Fault("vospace-permission-denied", uri=str(path))
-        upload = self._nodes.begin_upload(person, path, length=None)
+        upload = self._nodes.begin_upload(person, path)
         try:
             if upload.replaced is not None and not replaces:
                 raise Fault("vospace-duplicate-node", uri=str(path))
             old = upload.replaced.status.st_size if upload.replaced is not None else 0
-            charged, new_files = max(0, length - old), int(upload.created)
-            self._nodes.account.charge(upload.path, size=charged, files=new_files)
+            partial = Partial(
+                id=secrets.token_urlsafe(24),
+                owner=person.name,
+                path=upload.path,
+                hidden=upload.hidden,
+                length=length,
+                charged=max(0, length - old),
+                new_files=int(upload.created),
+                replaces=replaces,
+                expires_at=time.time() + LIFETIME_S,
+            )
+            with self._nodes.account.charged(upload.path, size=partial.charged, files=partial.new_files):
+                self._partials.add(partial)
         except BaseException:
             upload.abandon()
             raise
-        partial = Partial(
-            id=secrets.token_urlsafe(24),
-            owner=person.name,
-            path=upload.path,
-            hidden=upload.hidden,
-            length=length,
-            charged=charged,
-            new_files=new_files,
-            replaces=replaces,
-            expires_at=time.time() + LIFETIME_S,
-        )
-        self._partials.add(partial)
         upload.close()
         if length == 0:
             with self.opened(person, partial) as empty:
@@ -146,7 +145,10 @@ class Resuming:
             except BaseException:
                 self._nodes.account.charge(partial.path, size=-counted[0], files=-counted[1])
                 raise
-            self._partials.finish(partial.id, expires_at=time.time() + TOLD_S)
+            if not self._partials.finish(partial.id, expires_at=time.time() + TOLD_S):
+                # Broken off when it was in its place already: what was given back then is used all the same.
+                with suppress(Fault):
+                    self._nodes.account.charge(partial.path, size=partial.charged, files=partial.new_files)
         return True
 
     def cancel(self, person: Person, partial: Partial) -> None:

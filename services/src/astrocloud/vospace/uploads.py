@@ -111,32 +111,39 @@ class Upload:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append `data`. Raises `Fault` when the disk is full."""
         view = memoryview(data)
-        try:
+        with self._having_room():
             while view:
                 written = os.write(self.descriptor, view)
                 self.size += written
                 view = view[written:]
-        except OSError as err:
-            raise refusal(err, self.path) from err
 
     def write_all(self, buffers: Sequence[bytes]) -> None:
         """Append what is in `buffers`, in one call where the kernel takes it. Raises `Fault` when the disk is full."""
         total = sum(map(len, buffers))
-        try:
+        with self._having_room():
             written = os.writev(self.descriptor, buffers) if total else 0
-        except OSError as err:
-            raise refusal(err, self.path) from err
         self.size += written
         if written < total:
             self.write(memoryview(b"".join(buffers))[written:])
 
     def reserve(self, length: int) -> None:
-        """Take room for `length` bytes on the disk now. Raises `Fault` when it is not there."""
+        """Take room for `length` bytes on the disk now, if they are many. Raises `Fault` when it is not there."""
+        if length < ANNOUNCED_FROM_BYTES:
+            return
+        with self._having_room():
+            try:
+                os.posix_fallocate(self.descriptor, 0, length)
+            except OSError as err:
+                if err.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+                    raise
+
+    @contextmanager
+    def _having_room(self) -> Iterator[None]:
+        """Let the block write as the person: what a disk keeps back for root is not for them."""
         try:
-            os.posix_fallocate(self.descriptor, 0, length)
+            with acting_as(self._identity):
+                yield
         except OSError as err:
-            if err.errno in {errno.EOPNOTSUPP, errno.EINVAL}:
-                return
             raise refusal(err, self.path) from err
 
     def commit(
@@ -271,13 +278,8 @@ class Upload:
             return  # it went meanwhile
 
 
-def begin(tree: Tree, path: NodePath, identity: Identity, *, length: int | None) -> Upload:
+def begin(tree: Tree, path: NodePath, identity: Identity) -> Upload:
     """Open an upload to `path`; called inside `acting_as`.
-
-    Parameters
-    ----------
-    length
-        The announced number of bytes, if any: a disk without so much room says so at once.
 
     Raises
     ------
@@ -313,8 +315,6 @@ def begin(tree: Tree, path: NodePath, identity: Identity, *, length: int | None)
             upload.replaced, upload.lent = replaced, lent
             # Held as long as the upload lives: whoever can take the lock knows that it died.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if length is not None and length >= ANNOUNCED_FROM_BYTES:
-                upload.reserve(length)
         except BaseException:
             upload.abandon()
             raise
