@@ -157,3 +157,25 @@ async def test_a_connection_is_no_fault(space: Space) -> None:
     with pytest.raises((TimeoutError, aiohttp.ClientError)):
         await space("PUT", "/files/home/ada/f", data=endless(), timeout=aiohttp.ClientTimeout(total=1))
     assert (await space.get("/files/home/ada/f")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /services/vospace/nodes/home HTTP/1.1\r\nAuthorization: Basic \xff", b"401"),
+        (b"GET /services/vospace/nodes/home HTTP/1.1\r\nAuthorization: Basic AAAA\xff", b"401"),
+        (
+            b"POST /services/vospace/uploads HTTP/1.1\r\nAuthorization: Bearer ada\r\nTus-Resumable: 1.0.0\r\n"
+            b"Upload-Length: 5\r\nUpload-Metadata: uri \xff",
+            b"400",
+        ),
+    ],
+)
+async def test_headers_that_are_no_text_are_no_fault_of_ours(space: Space, head: bytes, status: bytes) -> None:
+    host, port = space.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head + b"\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert (await reader.readuntil(b"\r\n")).split()[1] == status
+    writer.close()
+    await writer.wait_closed()

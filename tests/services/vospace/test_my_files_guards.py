@@ -391,3 +391,13 @@ async def test_page_tells_no_names_that_a_listing_does_not(space: Space) -> None
                 told.append((done["done"], done["skipped"], done["failed"], beside))
             seen.append(told)
         assert seen[0] == seen[1]
+
+
+async def test_half_a_character_is_no_name(space: Space) -> None:
+    """JSON can name one, and no file can have it."""
+    await space.mkdir("/home/ada/%3F")
+    answer = await post(space, "/exists", path="/home/ada", names=["\ud800", "?"])
+    assert load(answer)["taken"].keys() == {"?"}
+    for at, document in (("/folder", {"path": "/home/ada"}), ("/rename", {"path": "/home/ada/%3F"})):
+        answer = await post(space, at, name="a\udfff", **document)
+        assert (answer.status, load(answer)["code"]) == (400, "files-bad-name")

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Sequence
 from email.utils import formatdate
 from functools import wraps
@@ -181,6 +180,6 @@ def _metadata(header: str) -> dict[str, str]:
         name, _, value = pair.strip().partition(" ")
         try:
             found[name] = base64.b64decode(value, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text: either is one
             raise invalid_argument(f"Upload-Metadata: the value of {name[:40]!r} is no text in base64") from None
     return found

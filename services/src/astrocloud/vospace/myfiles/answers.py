@@ -85,14 +85,14 @@ def new_name(text: str, *, typed: bool = True) -> bytes:
     Fault
         ``files-bad-name``.
     """
-    name = (text.strip() if typed else text).encode("utf-8", "replace")
     try:
+        name = (text.strip() if typed else text).encode()
         if not name or b"/" in name:
             raise invalid_argument("a name is needed")
         path = NodePath((name,))
         NodePath.from_url(str(path))  # made of dots, too long, or kept for the service
         path.check_new_name()
-    except Fault as fault:
+    except (Fault, UnicodeEncodeError) as fault:
         shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:80])
         raise Fault("files-bad-name", name=shown) from fault
     return name

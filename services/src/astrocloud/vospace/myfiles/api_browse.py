@@ -261,7 +261,10 @@ class BrowseApi:
 
 def _encoded(name: str) -> bytes:
     """Return the name of a file on somebody's disk; empty for what can name nothing here."""
-    encoded = name.encode("utf-8", "replace")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:  # half a character, which JSON can name
+        return b""
     return b"" if encoded in {b".", b".."} or b"/" in encoded or b"\0" in encoded else encoded
 
 
