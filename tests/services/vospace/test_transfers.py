@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -421,3 +422,33 @@ async def test_job_named_with_what_xml_forbids_is_told_all_the_same(space: Space
             (told,) = (each.text or "" for each in (await space.get(address)).xml.iter(f"{UWS}runId"))
             assert (told[0], told[-1]) == ("a", "b")
         assert (await space("POST", url, data=f"RUNID=a{name}b", headers=form)).status == 303
+
+
+async def test_form_that_makes_a_job_can_have_it_run(space: Space) -> None:
+    """UWS 1.1, section 2.2.3.1."""
+    await space.mkdir("/home/ada/d")
+    answer = await space("POST", "/async-delete", data={"target": uri("/home/ada/d"), "phase": "RUN"})
+    answer = await space.get(answer.headers["Location"] + "?WAIT=20&PHASE=QUEUED")
+    answer = await space.get(f"{answer.url.partition('?')[0]}?WAIT=20&PHASE=EXECUTING")
+    assert answer.xml.findtext(f"{UWS}phase") == "COMPLETED"
+    assert not space.posix("/home/ada/d").exists()
+
+
+async def test_who_waits_in_vain_leaves_nothing_behind(space: Space) -> None:
+    assert space.service is not None
+    jobs = [getattr(each, "__self__", None) for each in space.service.background]
+    transfers: Any = next(each for each in jobs if getattr(each, "name", "") == "vospace/transfers")
+    document = transfer_xml("/home/ada/f", "pushToVoSpace", "httpput")
+    for _ in range(3):
+        answer = await space("POST", "/transfers", data=document, headers={"Content-Type": "text/xml"})
+        url = answer.headers["Location"]
+        assert (await space.get(f"{url}?WAIT=0")).xml.findtext(f"{UWS}phase") == "PENDING"
+    assert not transfers._changed
+    waiting = [asyncio.create_task(space.get(f"{url}?WAIT=30")) for _ in range(3)]
+    async with asyncio.timeout(20):
+        while transfers._waiting.total() < 3:
+            await asyncio.sleep(0.01)
+        assert (await space("POST", f"{url}/phase", data={"PHASE": "RUN"})).status == 303
+        for each in waiting:
+            assert (await each).xml.findtext(f"{UWS}phase") != "PENDING"
+    assert not transfers._changed

@@ -10,7 +10,7 @@ from astrocloud.core.errors import RequestError
 from astrocloud.core.uws import documents
 from astrocloud.core.uws.jobs import WAIT_LIMIT_S, Jobs
 from astrocloud.core.uws.models import PENDING, PHASES, Job
-from astrocloud.core.web import read_fields
+from astrocloud.core.web import FORM_TYPE, read_fields
 
 _ANSWER_WAIT_S: Final = 0.5
 """How long the answer to ``PHASE=RUN`` waits for a quick job, so that its client need not ask again, in seconds."""
@@ -101,7 +101,10 @@ class JobsApi:
     async def _create(self, request: web.Request) -> web.StreamResponse:
         """Make a job and lead to it; ``PHASE=RUN`` runs it, too."""
         job = await self._service.create(request)
-        if request.query.get("PHASE", "").upper() == "RUN":
+        phase = request.query.get("PHASE", "")
+        if request.content_type == FORM_TYPE:
+            phase = next((value for name, value in await read_fields(request) if name.upper() == "PHASE"), phase)
+        if phase.upper() == "RUN":
             await self._jobs.run(job)
         return self._see(job)
 

@@ -7,6 +7,7 @@ when these stop, another worker begins the job again or, where that may not be, 
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -157,6 +158,7 @@ class Jobs:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._seen: dict[str, _Sight] = {}
         self._changed: dict[str, asyncio.Event] = {}
+        self._waiting: Counter[str] = Counter()
         self._ending = False
 
     async def create(
@@ -317,6 +319,16 @@ class Jobs:
         if job.phase not in ACTIVE or (phase is not None and job.phase != phase):
             return job
         until = time.monotonic() + (min(seconds, WAIT_LIMIT_S) if seconds >= 0 else WAIT_LIMIT_S)
+        self._waiting[job.id] += 1
+        try:
+            return await self._wait(job, until)
+        finally:
+            self._waiting[job.id] -= 1
+            if not self._waiting[job.id]:  # else whoever asks and never again leaves something behind
+                del self._waiting[job.id]
+                self._changed.pop(job.id, None)
+
+    async def _wait(self, job: Job, until: float) -> Job:
         while True:
             event = self._changed.setdefault(job.id, asyncio.Event())
             found = await self.get(job.id, job.owner)  # it may have changed before the event was there
