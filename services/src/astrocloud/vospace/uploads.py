@@ -192,7 +192,10 @@ class Upload:
         self._check_unlocked()
         account(self.replaced.status if self.replaced is not None else None)
         if self.replaced is None:
-            _make_new(self.descriptor, self._folder)
+            if self.lent:  # only what was there might be replaced
+                raise Fault("vospace-permission-denied", uri=str(self.path))
+            with acting_as(self._identity):  # as the owner, which is enough where root is nobody in particular (NFS)
+                _make_new(self.descriptor, self._folder)
         else:
             self._keep_what_the_old_one_had(self.replaced.status)
         # Exact, where the kernel's own stamp is coarse: a write within the same tick has another time.
@@ -232,8 +235,7 @@ class Upload:
 
     def _exchange(self) -> None:
         """Put the file in the place of just the one that the person may write, as the platform."""
-        if self.replaced is None:
-            raise Fault("vospace-permission-denied", uri=str(self.path))
+        assert self.replaced is not None
         try:
             posix.exchange(self._folder, self.hidden, self.path.name)
         except OSError as err:
