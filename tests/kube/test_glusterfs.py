@@ -241,7 +241,7 @@ async def test_people_of_a_group_share_its_folder_from_two_nodes(platform: Insta
         await cara.run("open('/project/survey/night.txt', 'w').write('seen from one node')")
         assert await dan.run("print(open('/project/survey/night.txt').read())") == "seen from one node"
         await dan.run("open('/project/survey/night.txt', 'a').write(', changed on another')")
-        assert await cara.run("print(open('/project/survey/night.txt').read())").endswith("another")
+        assert (await cara.run("print(open('/project/survey/night.txt').read())")).endswith("another")
         error = await dan.fails("open('/home/cara/x', 'w')")
         assert error.split(":")[0] in {"FileNotFoundError", "PermissionError"}
 
