@@ -21,7 +21,7 @@ from astrocloud.vospace.preauth import PREFIX as PREAUTH
 from astrocloud.vospace.preauth import Signer, quoted
 from astrocloud.vospace.receiving import Receiver
 from astrocloud.vospace.sending import check_conditions, file_response
-from astrocloud.vospace.uploads import Expected, Upload, etag
+from astrocloud.vospace.uploads import ANNOUNCED_FROM_BYTES, Expected, Upload, etag
 
 _FILES: Final = f"{PREFIX}/files"
 
@@ -206,7 +206,8 @@ class FilesApi:
             await self._door.run(receiver.open_account, length)
             accounted = True
             # Not before: of what is too much for a quota, others are not to lack the room meanwhile.
-            await self._door.run(upload.reserve, length or 0)
+            if length is not None and length >= ANNOUNCED_FROM_BYTES:
+                await self._door.run(upload.reserve, length)
             if request is not None and headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0

@@ -127,9 +127,7 @@ class Upload:
             self.write(memoryview(b"".join(buffers))[written:])
 
     def reserve(self, length: int) -> None:
-        """Take room for `length` bytes on the disk now, if they are many. Raises `Fault` when it is not there."""
-        if length < ANNOUNCED_FROM_BYTES:
-            return
+        """Take room for `length` bytes on the disk now. Raises `Fault` when it is not there."""
         with self._having_room():
             try:
                 os.posix_fallocate(self.descriptor, 0, length)
