@@ -215,6 +215,12 @@ def installed(kube: Kubectl, images: dict[str, str], *, chart: Path = CHART, **c
         # With a prefix of its own, the people's namespaces are this installation's.
         theirs = [name for name in people if prefix != "astro-" and name.startswith(prefix)]
         kube.kubectl("delete", "namespace", made.namespace, *theirs, "--timeout=180s")
+        # The version before calls a person's volume the same wherever the tree is: it would wait for this one's.
+        volumes = kube.get("persistentvolumes")["items"]
+        claimed = {each["metadata"]["name"]: each["spec"].get("claimRef", {}).get("namespace") for each in volumes}
+        released = [volume for volume, namespace in claimed.items() if namespace in theirs]
+        if released:
+            kube.kubectl("delete", "persistentvolume", *released)
 
 
 async def until(what: str, condition: Callable[[], Any], *, within_s: float = 60) -> float:
