@@ -8,6 +8,11 @@ new secret only that one is added.
 ``PART-certificate`` and ``PART-key``, and the authority that it is checked by as ``PART-ca``. The authority's own key
 is kept nowhere. A certificate of which less than a third is left, or that is for other names, is made anew; the old
 authority is believed besides the new one then, because the part has the old certificate until it is started again.
+
+``--authority NAME`` makes an authority whose key is kept, as ``NAME-ca`` and ``NAME-ca-key``: one that many parts are
+checked by, which read it at their start, or that signs while the platform runs. It outlives all that it signs, so that
+a part's new certificate is good for whoever was started before. ``--certificate PART@NAME=NAMES`` is a certificate by
+it. ``--authority NAME=DOMAIN`` is one that is good for names below that domain alone.
 """
 
 import argparse
@@ -28,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME: Final = timedelta(days=3650)
+AUTHORITY_LIFETIME: Final = timedelta(days=3 * 3650)
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 API: Final = "https://kubernetes.default.svc"
 
@@ -51,13 +57,21 @@ class Cluster:
             return dict(json.load(answer))
 
 
-def ensure(cluster: Cluster, name: str, wanted: list[str], certificates: dict[str, list[str]]) -> list[str]:
+def ensure(
+    cluster: Cluster,
+    name: str,
+    wanted: list[str],
+    certificates: dict[str, list[str]],
+    authorities: dict[str, str] | None = None,
+) -> list[str]:
     """Return the secrets of `wanted` that were missing and are made now, and the certificates that had to be.
 
     Parameters
     ----------
     certificates
-        A part -> the names that it is called by.
+        A part, or ``PART@AUTHORITY`` -> the names that it is called by.
+    authorities
+        An authority -> the domain that it is for, empty for all.
     """
     try:
         there = cluster.send("GET", name)
@@ -67,8 +81,16 @@ def ensure(cluster: Cluster, name: str, wanted: list[str], certificates: dict[st
         there = {}
     held = {key: base64.b64decode(value) for key, value in (there.get("data") or {}).items()}
     made = {key: secrets.token_hex(32).encode() for key in wanted if key not in held}
-    for part, names in certificates.items():
-        if not still_good(held.get(f"{part}-certificate", b""), names):
+    for authority, domain in (authorities or {}).items():
+        if f"{authority}-ca-key" not in held or not enough_left(held.get(f"{authority}-ca", b"")):
+            made |= authorize(authority, domain, before=held.get(f"{authority}-ca", b""))
+    for asked, names in certificates.items():
+        part, _, authority = asked.partition("@")
+        if authority:
+            by = {**held, **made}
+            if f"{authority}-ca" in made or not still_good(held.get(f"{part}-certificate", b""), names):
+                made |= certify_by(part, names, by[f"{authority}-ca"], by[f"{authority}-ca-key"])
+        elif not still_good(held.get(f"{part}-certificate", b""), names):
             made |= certify(part, names, before=held.get(f"{part}-ca", b""))
     missing = [*made]
     data = {key: base64.b64encode(value).decode() for key, value in made.items()}
@@ -84,13 +106,20 @@ def ensure(cluster: Cluster, name: str, wanted: list[str], certificates: dict[st
 
 def still_good(text: bytes, names: list[str]) -> bool:
     """Whether a certificate is for `names`, and a third of its time or more is left."""
-    if not text:
+    if not enough_left(text):
         return False
     found = x509.load_pem_x509_certificate(text)
     given = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return sorted(given.get_values_for_type(x509.DNSName)) == sorted(names)
+
+
+def enough_left(text: bytes) -> bool:
+    """Whether there is a certificate, the first of some, and a third of its time or more is left."""
+    if not text:
+        return False
+    found = x509.load_pem_x509_certificate(text)
     left = found.not_valid_after_utc - datetime.now(UTC)
-    whole = found.not_valid_after_utc - found.not_valid_before_utc
-    return sorted(given.get_values_for_type(x509.DNSName)) == sorted(names) and left > whole / 3
+    return left > (found.not_valid_after_utc - found.not_valid_before_utc) / 3
 
 
 def certify(part: str, names: list[str], *, before: bytes) -> dict[str, bytes]:
@@ -98,15 +127,48 @@ def certify(part: str, names: list[str], *, before: bytes) -> dict[str, bytes]:
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Astrocloud: {part}")])
     authority = _signed(issuer, issuer, authority_key.public_key(), authority_key, names=None)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
-    certificate = _signed(subject, issuer, key.public_key(), authority_key, names=names)
-    encoding = serialization.Encoding.PEM
-    newest = x509.load_pem_x509_certificates(before)[:1] if before else []
+    certificate = _signed(_subject(names), issuer, key.public_key(), authority_key, names=names)
     return {
-        f"{part}-ca": b"".join(each.public_bytes(encoding) for each in (authority, *newest)),
-        f"{part}-certificate": certificate.public_bytes(encoding),
-        f"{part}-key": key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        f"{part}-ca": _with_newest(authority, before),
+        f"{part}-certificate": certificate.public_bytes(serialization.Encoding.PEM),
+        f"{part}-key": _pem(key),
     }
+
+
+def authorize(name: str, domain: str, *, before: bytes) -> dict[str, bytes]:
+    """Return a new authority, with the newest of those `before`, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Astrocloud: {name}")])
+    authority = _signed(
+        issuer, issuer, key.public_key(), key, names=None, lifetime=AUTHORITY_LIFETIME, domain=domain
+    )
+    return {f"{name}-ca": _with_newest(authority, before), f"{name}-ca-key": _pem(key)}
+
+
+def certify_by(part: str, names: list[str], authority: bytes, authority_key: bytes) -> dict[str, bytes]:
+    """Return a new certificate of `part` and its key, by the newest of an authority's certificates."""
+    signing = serialization.load_pem_private_key(authority_key, password=None)
+    if not isinstance(signing, ec.EllipticCurvePrivateKey):
+        msg = f"the authority of {part} has a key of another kind than this makes"
+        raise TypeError(msg)
+    issuer = x509.load_pem_x509_certificate(authority).subject
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _signed(_subject(names), issuer, key.public_key(), signing, names=names)
+    return {f"{part}-certificate": certificate.public_bytes(serialization.Encoding.PEM), f"{part}-key": _pem(key)}
+
+
+def _subject(names: list[str]) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+
+
+def _with_newest(authority: x509.Certificate, before: bytes) -> bytes:
+    newest = x509.load_pem_x509_certificates(before)[:1] if before else []
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in (authority, *newest))
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    kind, locked = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, kind, locked)
 
 
 def _signed(
@@ -116,8 +178,10 @@ def _signed(
     key: ec.EllipticCurvePrivateKey,
     *,
     names: list[str] | None,
+    lifetime: timedelta = LIFETIME,
+    domain: str = "",
 ) -> x509.Certificate:
-    """Return a certificate: an authority's where there are no names."""
+    """Return a certificate: an authority's where there are no names, good below `domain` alone if there is one."""
     now = datetime.now(UTC)
     authority = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     made = (
@@ -127,12 +191,15 @@ def _signed(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=names is None, path_length=0 if names is None else None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority), critical=False)
         .add_extension(_usage(authority=names is None), critical=True)
     )
+    if domain:
+        below = x509.NameConstraints(permitted_subtrees=[x509.DNSName(domain)], excluded_subtrees=None)
+        made = made.add_extension(below, critical=True)
     if names is not None:
         made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
         made = made.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -157,12 +224,14 @@ def main() -> int:
     """Make what is missing; say which, never what."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--certificate", action="append", default=[], metavar="PART=NAME,NAME")
+    parser.add_argument("--certificate", action="append", default=[], metavar="PART[@AUTHORITY]=NAME,NAME")
+    parser.add_argument("--authority", action="append", default=[], metavar="NAME[=DOMAIN]")
     parser.add_argument("secrets", nargs="+")
     options = parser.parse_args()
     certificates = {part: names.split(",") for part, _, names in (text.partition("=") for text in options.certificate)}
+    authorities = {name: domain for name, _, domain in (text.partition("=") for text in options.authority)}
     try:
-        made = ensure(Cluster(), options.name, options.secrets, certificates)
+        made = ensure(Cluster(), options.name, options.secrets, certificates, authorities)
     except urllib.error.HTTPError as err:
         sys.stderr.write(f"Secret {options.name}: the cluster answered {err.code} {err.reason}\n")
         return 1

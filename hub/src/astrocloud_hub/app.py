@@ -6,13 +6,20 @@ from typing import Any
 
 import structlog
 from jupyterhub.app import JupyterHub
+from jupyterhub.httpclient import JupyterHubHTTPClient
 from sqlalchemy import event
+from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
+from traitlets import Any as AnyTrait
 from traitlets import Bool, Integer, default
 
 from astrocloud.core.database import keep_no_nul
+from astrocloud.core.runtime import Door
+from astrocloud.core.tls import Certificate
+from astrocloud.core.trust import NONE
 from astrocloud_hub.bodies import LimitedApplication
 from astrocloud_hub.caretaker import Caretaker
+from astrocloud_hub.hosts import Resolver
 from astrocloud_hub.keeping import keep_parent
 from astrocloud_hub.pages import AdminHandler, log_request, with_platform
 from astrocloud_hub.routes import RouteKeeper
@@ -25,12 +32,16 @@ class AstrocloudHub(JupyterHub):
 
     name = "jupyterhub"
 
+    _by_tls: HTTPServer | None = None
+
     idle_timeout_s = Integer(86400, help="A server without activity for so long is stopped, in seconds; 0: never.").tag(
         config=True
     )
     keep_routes = Bool(False, help="Whether a proxy that lost its routes gets them back from here at once.").tag(
         config=True
     )
+    trust = AnyTrait(NONE, help="Whose certificates the other parts and servers have: a `Trust`.").tag(config=True)
+    tls_door = AnyTrait(None, help="Where to listen for the other parts by TLS: a `Door`.").tag(config=True)
     care_interval_s = Integer(10, help="How often servers are looked after, in seconds.").tag(config=True)
 
     @default("log")
@@ -85,10 +96,46 @@ class AstrocloudHub(JupyterHub):
         """Make the web application, one that keeps no large bodies."""
         self.tornado_application = LimitedApplication(self.handlers, **self.tornado_settings)
 
+    def init_internal_ssl(self) -> None:
+        """Let JupyterHub's own client know whom to trust, and where servers are.
+
+        Its `internal_ssl` is another thing: by that every part, each server too, has to show a certificate to each
+        other, which for a pod takes a Secret and a Service at each start.
+        """
+        super().init_internal_ssl()
+        if self.trust.authorities:
+            client = JupyterHubHTTPClient.instance()
+            client._internal_connector_options = {"ssl": self.trust.context(), "resolver": Resolver()}
+
+    async def start_service(self, *args: Any, **kwargs: Any) -> bool:
+        """Wait for a service, and listen before: it may ask the hub for something first."""
+        self._listen_by_tls()
+        return bool(await super().start_service(*args, **kwargs))
+
+    def _listen_by_tls(self) -> None:
+        """Listen for the other parts, besides what JupyterHub listens at, if that is not done yet."""
+        if self.tls_door is None or self._by_tls is not None:
+            return
+        door: Door = self.tls_door
+        assert door.files is not None
+        self._by_tls = HTTPServer(
+            self.tornado_application,
+            ssl_options=Certificate(*door.files).context(),
+            xheaders=True,
+            trusted_downstream=self.trusted_downstream_ips,
+        )
+        self._by_tls.listen(door.port, address=door.address)
+
+    def stop(self) -> None:
+        """Stop listening, and end."""
+        if self._by_tls is not None:
+            self._by_tls.stop()
+        super().stop()
+
     async def start(self) -> None:
         """Start the hub, then look after servers from time to time."""
         await super().start()
-        caretaker = Caretaker(app=self, idle_timeout_s=self.idle_timeout_s)
+        caretaker = Caretaker(app=self, idle_timeout_s=self.idle_timeout_s, trust=self.trust)
 
         async def care() -> None:
             try:
@@ -105,6 +152,7 @@ class AstrocloudHub(JupyterHub):
             keeper = RouteKeeper(
                 api_url=self.proxy.api_url,
                 token=self.proxy.auth_token,
+                trust=self.trust,
                 restore=lambda: self.proxy.check_routes(self.users, self._service_map),
             )
             self._keeping_routes = asyncio.create_task(keeper.keep())

@@ -14,6 +14,8 @@ from tornado.httpclient import HTTPClientError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from astrocloud.core.errors import PlatformError
+from astrocloud.core.trust import NONE, Trust
+from astrocloud_hub.hosts import TornadoResolver
 from astrocloud_hub.spawners.ends import Reason
 
 _LONGEST_ANSWER_BYTES: Final = 2**20
@@ -31,9 +33,12 @@ class Caretaker:
         The hub.
     idle_timeout_s
         How long nothing must have happened in a server before it is stopped, in seconds; 0 for never.
+    trust
+        Whose certificates servers have.
     """
 
-    def __init__(self, *, app: Any, idle_timeout_s: int) -> None:
+    def __init__(self, *, app: Any, idle_timeout_s: int, trust: Trust = NONE) -> None:
+        self._trust = trust
         self._app = app
         self._idle_timeout_s = idle_timeout_s
         self._client: SimpleAsyncHTTPClient | None = None
@@ -84,7 +89,9 @@ class Caretaker:
     async def _busy(self, user: Any, spawner: Any) -> bool:
         """Tell whether a kernel of the server computes. One that cannot be asked counts as busy."""
         if self._client is None:
-            self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_LONGEST_ANSWER_BYTES)
+            self._client = SimpleAsyncHTTPClient(
+                force_instance=True, max_body_size=_LONGEST_ANSWER_BYTES, resolver=TornadoResolver()
+            )
         # The server's own token is known only to the server; this one opens that server alone, for a minute.
         token = user.new_api_token(
             note="Is a kernel busy?", expires_in=60, scopes=[f"access:servers!server={user.name}/{spawner.name}"]
@@ -94,6 +101,7 @@ class Caretaker:
                 f"{spawner.server.url}api/kernels",
                 headers={"Authorization": f"token {token}"},
                 request_timeout=10,
+                ssl_options=self._trust.context(),
                 follow_redirects=False,
             )
             kernels = json.loads(answer.body)

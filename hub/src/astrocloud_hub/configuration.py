@@ -13,6 +13,7 @@ from astrocloud.core.database import database_url
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import CUSTOM_SCOPES, ClusterRuntime, Runtime
 from astrocloud.core.secrets import SecretFiles
+from astrocloud.core.trust import Trust
 from astrocloud_hub.authenticators.cstcloud import CstcloudAuthenticator
 from astrocloud_hub.authenticators.directory import Directory
 from astrocloud_hub.authenticators.embedded import EmbeddedAuthenticator
@@ -79,7 +80,12 @@ def _addresses(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
     host = f"[{runtime.bind}]" if ":" in runtime.bind else runtime.bind
     c.JupyterHub.bind_url = f"http://{host}:{runtime.port}"
     c.JupyterHub.public_url = f"{runtime.public_url}/"
-    c.JupyterHub.hub_bind_url = f"http://{runtime.listen}:{runtime.hub_port}"
+    doors = runtime.doors("hub")
+    plain = next((door for door in doors if door.files is None), None)
+    # JupyterHub itself always listens without TLS: where nobody is to call it so, in its own pod alone.
+    c.JupyterHub.hub_bind_url = f"http://{plain.address if plain else '127.0.0.1'}:{runtime.hub_port}"
+    c.AstrocloudHub.tls_door = next((door for door in doors if door.files is not None), None)
+    c.AstrocloudHub.trust = runtime.trust
     c.JupyterHub.hub_connect_url = runtime.hub_url
     # The front page is the portal's; what people's servers do not answer comes to the hub.
     c.JupyterHub.hub_routespec = "/hub/"
@@ -139,7 +145,7 @@ def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
 
 
 def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFiles) -> None:
-    directory = Directory(services_url=runtime.service_url("passport"), secret=secrets.get("internal"))
+    directory = Directory(services_url=runtime.service_url("passport"), secret=secrets.get("internal"), trust=runtime.trust)
     c.PassportAuthenticator.directory = directory
     c.PassportAuthenticator.public_url = runtime.public_url
     passport = config.passport
@@ -159,6 +165,7 @@ def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFile
     else:
         c.JupyterHub.authenticator_class = EmbeddedAuthenticator
         c.EmbeddedAuthenticator.services_url = runtime.service_url("passport")
+        c.EmbeddedAuthenticator.trust = runtime.trust
         c.EmbeddedAuthenticator.client_id = "hub"
         c.EmbeddedAuthenticator.secret = secrets.get("passport-client")
         c.PassportAuthenticator.passport_name = config.name.in_language(config.language)
@@ -190,17 +197,28 @@ def _processes(c: HubConfig, config: Config, data: DataFolder) -> None:
 def _pods(c: HubConfig, config: Config, runtime: ClusterRuntime, secrets: SecretFiles) -> None:
     """Servers of a cluster."""
     # It takes what only the hub's image has.
+    from astrocloud_hub.spawners.kube.certificates import ServerAuthority
     from astrocloud_hub.spawners.kube.fleet import fleet_of
     from astrocloud_hub.spawners.kube.folders import VospaceFolders
     from astrocloud_hub.spawners.kube.spawner import PodSpawner
 
     c.JupyterHub.spawner_class = PodSpawner
+    authority = None
+    if runtime.cluster.tls.internal:
+        authority = ServerAuthority(runtime.secrets)
+        c.AstrocloudHub.trust = Trust((*runtime.trust.authorities, runtime.secrets / "servers-ca"))
     source = CatalogueSource(config=config)
     c.PodSpawner.environment_source = source
     c.PodSpawner.fleet_source = partial(
-        fleet_of, cluster=runtime.cluster, catalogue=source, servers=config.servers.limit_per_person
+        fleet_of,
+        cluster=runtime.cluster,
+        catalogue=source,
+        servers=config.servers.limit_per_person,
+        authority=authority,
     )
-    c.PodSpawner.folders = VospaceFolders(url=runtime.service_url("vospace"), secret=secrets.get("internal"))
+    c.PodSpawner.folders = VospaceFolders(
+        url=runtime.service_url("vospace"), secret=secrets.get("internal"), trust=runtime.trust
+    )
     # Nothing in it waits for a processor of the hub's.
     c.JupyterHub.concurrent_spawn_limit = 100
 

@@ -12,6 +12,8 @@ import structlog
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from astrocloud.core.trust import NONE, Trust
+
 INTERVAL_S: Final = 0.5
 """How often the proxy is asked for one route of ours; an answer takes it well under a millisecond."""
 
@@ -29,11 +31,20 @@ class RouteKeeper:
         The token that it takes.
     restore
         What gives the proxy all routes that it lacks.
+    trust
+        Whose certificate is taken there.
     """
 
-    def __init__(self, *, api_url: str, token: str, restore: Callable[[], Awaitable[None]]) -> None:
-        headers = {"Authorization": f"token {token}"}
-        self._question = HTTPRequest(f"{api_url}/api/routes/hub", headers=headers, request_timeout=2, connect_timeout=2)
+    def __init__(
+        self, *, api_url: str, token: str, restore: Callable[[], Awaitable[None]], trust: Trust = NONE
+    ) -> None:
+        self._question = HTTPRequest(
+            f"{api_url}/api/routes/hub",
+            headers={"Authorization": f"token {token}"},
+            request_timeout=2,
+            connect_timeout=2,
+            ssl_options=trust.context(),
+        )
         self._restore = restore
 
     async def keep(self) -> None:

@@ -81,6 +81,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     from astrocloud.core.capabilities import SYS_RESOURCE, drop
     from astrocloud.core.logs import configure_logs
+    from astrocloud.core.tls import Certificate
     from astrocloud.core.web import end
     from astrocloud.platform import build_platform
 
@@ -99,7 +100,9 @@ def _serve(options: argparse.Namespace) -> int:
     async def serve() -> None:
         runner = web.AppRunner(platform.app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
-        await web.TCPSite(runner, runtime.listen or None, runtime.services_port, reuse_address=True).start()
+        for door in runtime.doors(names[0]):
+            context = Certificate(*door.files).context() if door.files else None
+            await web.TCPSite(runner, door.address or None, door.port, ssl_context=context, reuse_address=True).start()
         around = await _serve_bytes(platform.direct, runtime)
         # What was loaded stays: to look through it for garbage again and again would stop all answers for a while.
         asyncio.get_running_loop().call_later(_LOADED_AFTER_S, gc.freeze)
@@ -124,10 +127,14 @@ async def _serve_bytes(direct: "web.Application", runtime: "Runtime") -> "web.Ap
     # Files come in large pieces: fewer turns of the loop for each megabyte.
     runner = web.AppRunner(direct, access_log=None, handle_signals=False, shutdown_timeout=2, read_bufsize=1 << 20)
     await runner.setup()
+    # On a cluster only one part has any.
+    files = runtime.bytes_files("vospace")
+    context = Certificate(*files).context() if files else None
     if not given:
-        await web.TCPSite(runner, runtime.listen or None, runtime.own_bytes_port, reuse_address=True).start()
+        await web.TCPSite(
+            runner, runtime.listen or None, runtime.own_bytes_port, ssl_context=context, reuse_address=True
+        ).start()
         return runner
-    context = Certificate(Path(runtime.certificate), Path(runtime.key)).context() if runtime.certificate else None
     await web.SockSite(runner, socket.socket(fileno=int(given)), ssl_context=context).start()
     return runner
 
@@ -278,6 +285,7 @@ def _canary(options: argparse.Namespace) -> int:
         environment=options.environment or config.environments.default,
         # From a pod the way in that people take may not be open.
         connect_to=runtime.proxy_url if isinstance(runtime, ClusterRuntime) and not options.url else "",
+        trust=runtime.trust,
         start_within_s=config.servers.start_timeout_s,
         patience_s=options.patience,
         certificate=Path(options.certificate) if options.certificate else None,

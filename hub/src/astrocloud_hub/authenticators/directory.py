@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from astrocloud.core import words
 from astrocloud.core.errors import PlatformError
 from astrocloud.core.logs import passed_on
+from astrocloud.core.trust import NONE, Trust
 from astrocloud_hub.authenticators.fetching import FetchError, JsonClient
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.language import current_language
@@ -41,7 +42,7 @@ class Answer:
 
 
 class Directory:
-    """The directory, asked over HTTP on loopback.
+    """The directory, asked over HTTP.
 
     Parameters
     ----------
@@ -49,16 +50,18 @@ class Directory:
         Where the services are, without a final slash.
     secret
         The internal secret of the platform's parts.
+    trust
+        Whose certificate is taken there.
     grace_s
         How long its last answer about somebody is believed while it does not answer, in seconds. A services process
         that restarts should throw nobody out. After that nobody is let in or kept: it fails closed.
     """
 
-    def __init__(self, *, services_url: str, secret: SecretStr, grace_s: float = 300.0) -> None:
+    def __init__(self, *, services_url: str, secret: SecretStr, trust: Trust = NONE, grace_s: float = 300.0) -> None:
         self._base = services_url + _PREFIX
         self._secret = secret
         self._grace_s = grace_s
-        self._client = JsonClient()
+        self._client = JsonClient(trust=trust)
         self._answers: dict[str, Answer] = {}
 
     async def sign_in(self, *, issuer: str, subject: str, claims: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from traitlets import Any as AnyTrait
 from traitlets import Unicode
 
+from astrocloud.core.trust import NONE
+from astrocloud_hub.authenticators.fetching import JsonClient
 from astrocloud_hub.authenticators.oidc import OidcAuthenticator
 
 
@@ -16,6 +19,11 @@ class EmbeddedAuthenticator(OidcAuthenticator):
     """
 
     services_url = Unicode(help="Where the services are, called directly, without a final slash.").tag(config=True)
+    trust = AnyTrait(NONE, help="Whose certificate is taken there: a `Trust`.").tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.json = JsonClient(trust=self.trust)
 
     async def metadata(self) -> Mapping[str, Any]:
         """Return the embedded provider's metadata."""

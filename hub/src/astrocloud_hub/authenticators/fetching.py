@@ -9,6 +9,8 @@ from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from astrocloud.core.trust import NONE, Trust
+
 _CONNECT_S: Final = 5.0
 _WHOLE_S: Final = 10.0
 _LARGEST_BYTES: Final = 1024 * 1024
@@ -32,9 +34,16 @@ class FetchError(Exception):
 
 
 class JsonClient:
-    """A client that never follows redirects (they would carry secrets along) and never waits for long."""
+    """A client that never follows redirects (they would carry secrets along) and never waits for long.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    trust
+        Whose certificates are taken, for a client of the platform's own parts.
+    """
+
+    def __init__(self, *, trust: Trust = NONE) -> None:
+        self._trust = trust
         self._client: SimpleAsyncHTTPClient | None = None
 
     async def fetch(
@@ -67,6 +76,7 @@ class JsonClient:
             follow_redirects=False,
             connect_timeout=_CONNECT_S,
             request_timeout=_WHOLE_S,
+            ssl_options=self._trust.context(),
         )
         try:
             response = await self._client.fetch(request)

@@ -79,7 +79,7 @@ class PlatformSpawner(Configurable):
 
     # Starting
 
-    async def start(self) -> tuple[str, int]:
+    async def start(self) -> tuple[str, int] | str:
         """Start the server; return where it listens, once it accepts connections.
 
         Raises
@@ -107,7 +107,7 @@ class PlatformSpawner(Configurable):
         _log.info("server-started", user=self.user.name, server=self.name, ms=took_ms, **self._started_with())
         return address
 
-    async def _start(self) -> tuple[str, int]:
+    async def _start(self) -> tuple[str, int] | str:
         """Start the server and return its address. Raises `PlatformError`."""
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import structlog
@@ -97,7 +97,15 @@ class HubLogin:
         if self._client is None:
             from jupyterhub.services.auth import HubOAuth
 
-            self._client = HubOAuth(
+            context = self._runtime.trust.context()
+
+            class TrustingHubOAuth(HubOAuth):  # type: ignore[misc]  # it ships no types
+                """JupyterHub's, which takes no authority without a certificate of the client's own."""
+
+                async def _api_request(self, method: str, url: str, /, **kwargs: Any) -> Any:
+                    return await super()._api_request(method, url, ssl=context, **kwargs)
+
+            self._client = TrustingHubOAuth(
                 api_url=self._runtime.hub_api_url,
                 api_token=self._api_token.get_secret_value(),
                 oauth_client_id=f"service-{self.service}",

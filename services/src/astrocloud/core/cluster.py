@@ -23,6 +23,11 @@ HUB_PORT: Final = 8081
 """Where the hub listens in its pod."""
 BYTES_PORT: Final = 8082
 """Where VOSpace listens in its pod for bytes that go around the proxy."""
+TLS_PORT: Final = 8443
+"""Where the hub and every service listen in their pods instead, where the parts speak TLS with each other.
+
+Another port than without: after the upgrade that switches it on, both may be open for servers that were started before.
+"""
 
 _NOT_THE_INTERNET: Final = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 """Private networks, the cluster's own among them, and where a cloud tells a machine its secrets."""
@@ -107,6 +112,17 @@ class ClusterServers(ClusterBlock):
     """Where servers may connect to besides the platform: egress rules of a network policy; by default the internet."""
 
 
+class ClusterTls(ClusterBlock):
+    """Between which parts there is TLS."""
+
+    internal: bool = False
+    """Whether the parts, and people's servers, speak it with each other."""
+    also_plain: bool = False
+    """Whether the hub and VOSpace listen without it, too: for servers that were started before it was switched on."""
+    front: bool = False
+    """Whether the proxy speaks it to what is in front of it, and VOSpace where bytes go around the proxy."""
+
+
 class Cluster(ClusterBlock):
     """The whole file."""
 
@@ -130,6 +146,8 @@ class Cluster(ClusterBlock):
     """The name of a service -> how long it goes on with what is under way when it is told to end, in seconds."""
     database: ClusterDatabase
     """The database."""
+    tls: ClusterTls = ClusterTls()
+    """Between which parts there is TLS."""
     servers: ClusterServers = Field(default=ClusterServers())
     """People's servers."""
 

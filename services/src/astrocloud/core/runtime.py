@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from astrocloud.core.cluster import BYTES_PORT, HUB_PORT, SERVICE_PORT, Cluster, read_cluster
+from astrocloud.core.cluster import BYTES_PORT, HUB_PORT, SERVICE_PORT, TLS_PORT, Cluster, read_cluster
 from astrocloud.core.layout import DataFolder
+from astrocloud.core.trust import NONE, Trust
 
 CUSTOM_SCOPES: Final = {
     "custom:portal:use": "See one's own servers, environments and announcements.",
@@ -31,6 +32,17 @@ SERVICES: Final = ("portal", "passport", "vospace")
 """Services with an address of their own, ``/services/NAME/``; each is also an OAuth client of the hub."""
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a part listens for the others."""
+
+    address: str
+    """The address; empty: all there are."""
+    port: int
+    files: tuple[Path, Path] | None = None
+    """Its certificate and its key, where it speaks TLS."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,19 @@ class Runtime:
     def listen(self) -> str:
         """The address on which the hub and the services listen; empty: all there are."""
         return "127.0.0.1"
+
+    @property
+    def trust(self) -> Trust:
+        """Whose certificates a part takes from the others."""
+        return NONE
+
+    def doors(self, part: str) -> list[Door]:
+        """Return where the hub or a service listens for the other parts."""
+        return [Door(self.listen, self.hub_port if part == "hub" else self.services_port)]
+
+    def bytes_files(self, part: str) -> tuple[Path, Path] | None:
+        """Return the certificate and the key with which `part` answers for bytes, `None` for plain HTTP."""
+        return (Path(self.certificate), Path(self.key)) if self.certificate else None
 
     @property
     def own_bytes_port(self) -> int:
@@ -120,7 +145,7 @@ class Runtime:
         """
         cluster = read_cluster(data)
         if cluster is not None:
-            return ClusterRuntime.of(cluster)
+            return ClusterRuntime.of(cluster, data.secrets)
         return Runtime(**json.loads((data.run / "runtime.json").read_text(encoding="utf-8")))
 
     @classmethod
@@ -168,16 +193,39 @@ class ClusterRuntime(Runtime):
     """Addresses of a platform whose parts are pods: each is reached by the name of its Service."""
 
     cluster: Cluster
+    secrets: Path
+    """Where the part's own secrets are, with its certificate and the platform's authority."""
 
     @classmethod
-    def of(cls, cluster: Cluster) -> "ClusterRuntime":
+    def of(cls, cluster: Cluster, secrets: Path) -> "ClusterRuntime":
         """Return the addresses that the chart wrote."""
-        return cls("", 8000, cluster.public_url.rstrip("/"), 8001, HUB_PORT, SERVICE_PORT, cluster)
+        return cls("", 8000, cluster.public_url.rstrip("/"), 8001, HUB_PORT, SERVICE_PORT, cluster, secrets)
 
     @property
     def listen(self) -> str:
         """All addresses: who may connect is the network policies' to say."""
         return ""
+
+    @property
+    def trust(self) -> Trust:
+        """The authority of the platform's own parts."""
+        return Trust((self.secrets / "platform-ca",)) if self.cluster.tls.internal else NONE
+
+    def doors(self, part: str) -> list[Door]:
+        """Return where `part` listens: by TLS alone where there is any, but for what old servers call."""
+        plain = Door(self.listen, self.hub_port if part == "hub" else self.services_port)
+        tls = self.cluster.tls
+        if not tls.internal:
+            return [plain]
+        doors = [Door(self.listen, TLS_PORT, self._files(part))]
+        return [*doors, plain] if tls.also_plain and part in {"hub", "vospace"} else doors
+
+    def bytes_files(self, part: str) -> tuple[Path, Path] | None:
+        """Return those of `part`, where what is in front of the platform is spoken to by TLS."""
+        return self._files(part) if self.cluster.tls.front else None
+
+    def _files(self, part: str) -> tuple[Path, Path]:
+        return self.secrets / f"{part}-certificate", self.secrets / f"{part}-key"
 
     @property
     def own_bytes_port(self) -> int:

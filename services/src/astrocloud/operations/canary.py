@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from astrocloud.core.errors import PlatformError
+from astrocloud.core.trust import NONE, Trust
 
 STEPS: Final = ("sign-in", "start", "cell", "vospace", "stop")
 """What is tried, in this order: sign in, start a server, run a cell that writes a file, read it by VOSpace, stop."""
@@ -84,6 +85,8 @@ class Plan:
     connect_to
         Where the proxy is, called directly: from a cluster's pods the way by what ends TLS may not be open. It is told
         what it would be told there.
+    trust
+        Whose certificate is taken there, where it is called by TLS.
     start_within_s
         How long a server may take to start, in seconds.
     patience_s
@@ -98,6 +101,7 @@ class Plan:
     password: SecretStr | None = None
     token: SecretStr | None = None
     connect_to: str = ""
+    trust: Trust = NONE
     start_within_s: float = 300.0
     patience_s: float = 30.0
     certificate: Path | None = None
@@ -169,7 +173,9 @@ class _Visitor:
         if self._plan.password is None and self._plan.token is not None:
             headers["Authorization"] = f"Bearer {self._plan.token.get_secret_value()}"
         self._session = aiohttp.ClientSession(
-            connector=_ToTheProxy(self._plan.connect_to) if self._plan.connect_to else aiohttp.TCPConnector(ssl=trust),
+            connector=_ToTheProxy(self._plan.connect_to, self._plan.trust)
+            if self._plan.connect_to
+            else aiohttp.TCPConnector(ssl=trust),
             cookie_jar=aiohttp.CookieJar(unsafe=True),  # an address without a name has cookies, too
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=self._plan.patience_s),
@@ -272,12 +278,13 @@ class _Visitor:
 
 
 class _ToTheProxy(aiohttp.BaseConnector):
-    """Connects to one place, by plain HTTP, whatever the address of a request says."""
+    """Connects to one place, in the way that place wants, whatever the address of a request says."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trust: Trust) -> None:
         super().__init__()
         place = urlsplit(url)
-        self._place = (place.hostname or "", place.port or 80)
+        self._tls = trust.context() if place.scheme == "https" else None
+        self._place = (place.hostname or "", place.port or (443 if self._tls else 80))
 
     async def _create_connection(
         self,
@@ -287,7 +294,7 @@ class _ToTheProxy(aiohttp.BaseConnector):
     ) -> ResponseHandler:
         """Return a new connection; `aiohttp.BaseConnector` keeps and reuses it."""
         async with asyncio.timeout(timeout.sock_connect or _CONNECT_S):
-            _, protocol = await self._loop.create_connection(self._factory, *self._place)
+            _, protocol = await self._loop.create_connection(self._factory, *self._place, ssl=self._tls)
         return protocol
 
 

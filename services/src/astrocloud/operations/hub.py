@@ -10,9 +10,9 @@ from astrocloud.core.errors import PlatformError, RequestError, StartError
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import CUSTOM_SCOPES, Runtime
 from astrocloud.core.secrets import SecretFiles
+from astrocloud.core.trust import Trust
 
 _UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def read_duration(text: str) -> int:
@@ -22,6 +22,13 @@ def read_duration(text: str) -> int:
     if not 0 < seconds <= 366 * 86400:
         raise PlatformError("bad-duration", value=text[:40])
     return seconds
+
+
+def direct_opener(trust: Trust) -> urllib.request.OpenerDirector:
+    """Return what asks the platform's own parts: through no proxy of the environment, with their authority."""
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust.context())
+    )
 
 
 class HubClient:
@@ -43,6 +50,7 @@ class HubClient:
             self.runtime = Runtime.read(data)
         except FileNotFoundError as err:
             raise StartError("not-running", folder=str(data.root)) from err
+        self._direct = direct_opener(self.runtime.trust)
         self._token = SecretFiles(data.secrets).get("service-operator")
         self._data = data
 
@@ -63,7 +71,7 @@ class HubClient:
             headers={"Authorization": f"token {self._token.get_secret_value()}"},
         )
         try:
-            with _DIRECT.open(request, timeout=20) as answer:
+            with self._direct.open(request, timeout=20) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as err:
             try:

@@ -3,14 +3,13 @@
 import json
 import urllib.error
 import urllib.request
-from typing import Any, Final
+from typing import Any
 
 from astrocloud.core.layout import DataFolder
 from astrocloud.core.runtime import SERVICES, Runtime
 from astrocloud.core.secrets import SecretFiles
+from astrocloud.operations.hub import direct_opener
 from astrocloud.supervisor.supervisor import is_running
-
-_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def status(data: DataFolder) -> dict[str, Any]:
@@ -18,20 +17,21 @@ def status(data: DataFolder) -> dict[str, Any]:
     if not data.on_cluster and not is_running(data):
         return {"running": False, "url": None, "parts": {}}
     runtime = Runtime.read(data)
+    direct = direct_opener(runtime.trust)
     token = SecretFiles(data.secrets).get("proxy-token").get_secret_value()
     parts = {
-        "hub": _ask(f"{runtime.hub_url}/hub/health"),
-        "proxy": _ask(f"{runtime.proxy_api_url}/api/routes", token=token),
+        "hub": _ask(direct, f"{runtime.hub_url}/hub/health"),
+        "proxy": _ask(direct, f"{runtime.proxy_api_url}/api/routes", token=token),
     }
     for name in SERVICES:
-        parts[name] = _ask(f"{runtime.service_url(name)}/services/{name}/ready")
+        parts[name] = _ask(direct, f"{runtime.service_url(name)}/services/{name}/ready")
     return {"running": True, "url": runtime.public_url, "parts": parts}
 
 
-def _ask(address: str, *, token: str | None = None) -> str:
+def _ask(direct: urllib.request.OpenerDirector, address: str, *, token: str | None = None) -> str:
     headers = {"Authorization": f"token {token}"} if token else {}
     try:
-        with _DIRECT.open(urllib.request.Request(address, headers=headers), timeout=5):  # noqa: S310 - our own parts
+        with direct.open(urllib.request.Request(address, headers=headers), timeout=5):  # noqa: S310 - our own parts
             return "ok"
     except urllib.error.HTTPError as err:
         try:

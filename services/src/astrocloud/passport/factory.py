@@ -83,7 +83,7 @@ def build_passport(
         *people_api.routes(),
         *PeoplePages(people=people, api=people_api, embedded=accounts is not None).routes(),
     ]
-    hub = Hub(api_url=runtime.hub_api_url, token=secrets.get("service-passport"))
+    hub = Hub(api_url=runtime.hub_api_url, token=secrets.get("service-passport"), trust=runtime.trust)
     background: list[Callable[[], Awaitable[None]]] = [Reconciler(storage=storage, hub=hub).run]
     proxy = ProxyPods(runtime.cluster.proxy_pods) if isinstance(runtime, ClusterRuntime) else None
     if proxy is not None:

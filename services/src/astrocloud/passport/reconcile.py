@@ -7,6 +7,7 @@ from urllib.parse import quote
 import aiohttp
 import structlog
 
+from astrocloud.core.trust import NONE, Trust
 from astrocloud.passport.models import HubTask
 
 if TYPE_CHECKING:
@@ -34,9 +35,12 @@ class Hub:
     token
         The passport's token. Its role needs ``read:users``, ``read:servers``, ``delete:servers``, ``tokens`` and
         ``delete:users``.
+    trust
+        Whose certificate is taken there.
     """
 
-    def __init__(self, *, api_url: str, token: "SecretStr") -> None:
+    def __init__(self, *, api_url: str, token: "SecretStr", trust: Trust = NONE) -> None:
+        self._trust = trust
         self._api_url = api_url
         self._token = token
 
@@ -73,7 +77,7 @@ class Hub:
         """Return the answer, an empty one too, or `None` when there is no such thing (any more)."""
         headers = {"Authorization": f"Bearer {self._token.get_secret_value()}"}
         address = f"{self._api_url}/users/{quote(path)}"
-        async with session.request(method, address, headers=headers) as response:
+        async with session.request(method, address, headers=headers, ssl=self._trust.context()) as response:
             if response.status == 404:
                 return None
             if response.status == 400 and method == "DELETE":

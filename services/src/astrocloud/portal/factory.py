@@ -42,7 +42,8 @@ def build_portal(
     """
     token = secrets.get("service-portal")
     login = HubLogin(service="portal", runtime=runtime, api_token=token)
-    hub = Hub(api_url=runtime.hub_api_url, token=token)
+    trust = runtime.trust
+    hub = Hub(api_url=runtime.hub_api_url, token=token, trust=trust)
     desk = Desk(
         hub=hub,
         menu=menu,
@@ -65,16 +66,16 @@ def build_portal(
         states = await asyncio.gather(proxy_state(), hub_state(), environment_state(), return_exceptions=True)
         return all(state == "ok" for state in states)
 
-    proxy_state = answers(f"{runtime.proxy_url}/services/portal/health")
+    proxy_state = answers(f"{runtime.proxy_url}/services/portal/health", trust)
     trials = _trials(config=config, runtime=runtime, secrets=secrets, engine=engine, ready=started)
     secure = runtime.public_url.startswith("https://")
     health = Health(
         checks={
             "proxy": proxy_state,
-            "passport": answers(f"{runtime.service_url('passport')}/services/passport/ready"),
+            "passport": answers(f"{runtime.service_url('passport')}/services/passport/ready", trust),
             "hub": hub_state,
             "database": database_state,
-            "files": files(f"{runtime.service_url('vospace')}/services/vospace/ready"),
+            "files": files(f"{runtime.service_url('vospace')}/services/vospace/ready", trust),
             f"environment:{menu.environments()[0].id}": environment_state,
             "isolation": isolation,
             **({"canary": trials.state} if trials else {}),
@@ -117,6 +118,7 @@ def _trials(
         password=secrets.get(SECRET),
         environment=config.environments.default,
         connect_to=runtime.proxy_url if isinstance(runtime, ClusterRuntime) else "",
+        trust=runtime.trust,
         start_within_s=config.servers.start_timeout_s,
         certificate=Path(runtime.certificate) if runtime.certificate else None,
     )

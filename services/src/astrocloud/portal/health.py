@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import aiohttp
 import structlog
 
 from astrocloud.core.isolation import people_are_kept_apart
+from astrocloud.core.trust import Trust
 
 Check = Callable[[], Awaitable[str]]
 
@@ -50,21 +52,25 @@ async def _state(name: str, check: Check) -> str:
         return "away"
 
 
-def answers(url: str) -> Check:
+def _get(session: aiohttp.ClientSession, url: str, trust: Trust) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    return session.get(url, allow_redirects=False, ssl=trust.context())
+
+
+def answers(url: str, trust: Trust) -> Check:
     """Return a check that `url` answers with 200."""
 
     async def check() -> str:
-        async with aiohttp.ClientSession() as session, session.get(url, allow_redirects=False) as answer:
+        async with aiohttp.ClientSession() as session, _get(session, url, trust) as answer:
             return "ok" if answer.status == 200 else "away"
 
     return check
 
 
-def files(url: str) -> Check:
+def files(url: str, trust: Trust) -> Check:
     """Return a check of the file tree, as VOSpace tells of it at `url`: ``ok``, ``full`` or ``away``."""
 
     async def check() -> str:
-        async with aiohttp.ClientSession() as session, session.get(url, allow_redirects=False) as answer:
+        async with aiohttp.ClientSession() as session, _get(session, url, trust) as answer:
             state = str((await answer.json())["parts"]["files"])
         return state if state in {"ok", "full"} else "away"
 

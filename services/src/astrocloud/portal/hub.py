@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from astrocloud.core import words
 from astrocloud.core.errors import RequestError
 from astrocloud.core.logs import passed_on
+from astrocloud.core.trust import NONE, Trust
 from astrocloud.portal.errors import HubRefusalError, PortalError
 from astrocloud.portal.models import RAN_OUT, REASONS, End, Server, State
 
@@ -27,13 +28,16 @@ class Hub:
         Its REST API, without a final slash.
     token
         The portal's own token: reads servers with their state, changes nothing.
+    trust
+        Whose certificate is taken there.
     timeout_s
         How long an answer may take. A start may take longer: the hub holds on to it for a while.
     """
 
-    def __init__(self, *, api_url: str, token: SecretStr, timeout_s: float = 20.0) -> None:
+    def __init__(self, *, api_url: str, token: SecretStr, trust: Trust = NONE, timeout_s: float = 20.0) -> None:
         self._api_url = api_url
         self._token = token
+        self._trust = trust
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -105,7 +109,9 @@ class Hub:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout, connector=aiohttp.TCPConnector(ssl=self._trust.context())
+            )
         return self._session
 
     async def _ask(

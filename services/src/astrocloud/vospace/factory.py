@@ -82,7 +82,8 @@ def build_vospace(
     nodes.unsummed = sums.want
     executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="vospace")
     door = Door(
-        people=people or PassportPeople(url=runtime.service_url("passport"), secret=secrets.get("internal")),
+        people=people
+        or PassportPeople(url=runtime.service_url("passport"), secret=secrets.get("internal"), trust=runtime.trust),
         homes=Homes(data.tree, as_root=switches),
         executor=executor,
         jobs_executor=ThreadPoolExecutor(JOB_WORKERS, thread_name_prefix="vospace-job"),

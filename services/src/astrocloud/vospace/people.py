@@ -14,6 +14,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from astrocloud.core.errors import RequestError
+from astrocloud.core.trust import NONE, Trust
 from astrocloud.vospace.identity import Identity
 from astrocloud.vospace.models import Person
 from astrocloud.vospace.reading import Names
@@ -41,9 +42,12 @@ class PassportPeople:
         Where the services listen, called directly.
     secret
         The secret that the platform's parts share.
+    trust
+        Whose certificate is taken there.
     """
 
-    def __init__(self, *, url: str, secret: SecretStr) -> None:
+    def __init__(self, *, url: str, secret: SecretStr, trust: Trust = NONE) -> None:
+        self._trust = trust
         self._url = f"{url}/services/passport/api/internal/people"
         self._secret = secret
         self._known: dict[str, tuple[float, Person | None]] = {}
@@ -67,7 +71,7 @@ class PassportPeople:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"{self._url}/{name}", headers=headers) as response,
+                session.get(f"{self._url}/{name}", headers=headers, ssl=self._trust.context()) as response,
             ):
                 if response.status == 404:
                     person = None

@@ -15,6 +15,7 @@ from astrocloud_hub.errors import HubError
 from astrocloud_hub.spawners.environments import CatalogueSource
 from astrocloud_hub.spawners.kube import objects
 from astrocloud_hub.spawners.kube.api import ClusterApi, ClusterError
+from astrocloud_hub.spawners.kube.certificates import ServerAuthority
 from astrocloud_hub.spawners.kube.models import LABEL, Ground, Json, PullSecret, Quota, ServerPlan
 from astrocloud_hub.spawners.kube.nodes import NodeWatch
 from astrocloud_hub.spawners.kube.refusals import refusal
@@ -58,9 +59,20 @@ class Fleet:
         What one person may use at once.
     pull
         The folder with the sign-ins to registries, a folder each.
+    authority
+        What makes the certificates of servers, where they are called by TLS.
     """
 
-    def __init__(self, *, api: ClusterApi, cluster: Cluster, quota: Quota, pull: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        api: ClusterApi,
+        cluster: Cluster,
+        quota: Quota,
+        pull: Path | None = None,
+        authority: ServerAuthority | None = None,
+    ) -> None:
+        self.authority = authority
         self._api = api
         self._cluster = cluster
         self._quota = quota
@@ -318,7 +330,14 @@ def _claims(made: Json) -> bool:
     return bool(made["kind"] == "PersistentVolumeClaim")
 
 
-def fleet_of(api: ClusterApi, *, cluster: Cluster, catalogue: CatalogueSource, servers: int) -> Fleet:
+def fleet_of(
+    api: ClusterApi,
+    *,
+    cluster: Cluster,
+    catalogue: CatalogueSource,
+    servers: int,
+    authority: ServerAuthority | None = None,
+) -> Fleet:
     """Return the fleet of a hub.
 
     Parameters
@@ -331,6 +350,8 @@ def fleet_of(api: ClusterApi, *, cluster: Cluster, catalogue: CatalogueSource, s
         The environments and their sizes: a person may run `servers` of the largest at once.
     servers
         How many servers one person may run.
+    authority
+        What makes the certificates of servers, where they are called by TLS.
     """
     sizes = [size for environment in catalogue.catalogue for size in environment.resources]
     memory, cpus = max(int(size.memory) for size in sizes), max(size.cpus for size in sizes)
@@ -342,7 +363,8 @@ def fleet_of(api: ClusterApi, *, cluster: Cluster, catalogue: CatalogueSource, s
         cpus=pods * max(cpus, objects.START_CPUS),
         largest_memory_bytes=memory,
     )
-    return Fleet(api=api, cluster=cluster, quota=quota, pull=DataFolder.from_environment().pull_secrets)
+    pull = DataFolder.from_environment().pull_secrets
+    return Fleet(api=api, cluster=cluster, quota=quota, pull=pull, authority=authority)
 
 
 def pull_secrets(folder: Path | None, cluster: Cluster) -> tuple[PullSecret, ...]:

@@ -11,6 +11,7 @@ import aiohttp
 import structlog
 from pydantic import SecretStr
 
+from astrocloud.core.trust import NONE, Trust
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.spawners.models import Person
 
@@ -43,9 +44,12 @@ class VospaceFolders:
         Where that service is.
     secret
         The secret of the platform's internal calls.
+    trust
+        Whose certificate is taken there.
     """
 
-    def __init__(self, *, url: str, secret: SecretStr) -> None:
+    def __init__(self, *, url: str, secret: SecretStr, trust: Trust = NONE) -> None:
+        self._trust = trust
         self._url = url.rstrip("/") + PATH
         self._secret = secret
         self._made: dict[str, tuple[float, Person]] = {}
@@ -75,7 +79,7 @@ class VospaceFolders:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
-                session.post(self._url, json=document, headers=headers) as answer,
+                session.post(self._url, json=document, headers=headers, ssl=self._trust.context()) as answer,
             ):
                 told: Any = await answer.json() if answer.status != 204 else None
         except (aiohttp.ClientError, TimeoutError, ValueError) as err:

@@ -131,6 +131,8 @@ class ServerPlan:
     """The server's environment, with secrets."""
     limits: Limits
     placement: Placement = Placement()
+    tls: bool = False
+    """Whether the server is called by TLS."""
 
 
 def _named_after(what: str, source: Json) -> str:

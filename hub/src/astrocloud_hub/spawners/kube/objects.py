@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Final
 
-from astrocloud.core.cluster import BYTES_PORT, HUB_PORT, SERVICE_PORT
+from astrocloud.core.cluster import BYTES_PORT, HUB_PORT, SERVICE_PORT, TLS_PORT
 from astrocloud_hub.spawners.kube.models import (
     CONTAINER,
     LABEL,
@@ -35,6 +35,9 @@ one starts."""
 
 READ_ONLY: Final = ("archive", "course")
 """Folders of the tree that everybody sees and nobody writes."""
+
+SECURE: Final = "https"
+"""The name of a server's port, where it is called by TLS."""
 
 START: Final = (
     # Kubernetes makes a folder that is missing, for root: the server would start and fail at the first file.
@@ -163,14 +166,21 @@ def _allow_server(ground: Ground, namespace: str) -> Json:
                     "to": servers.dns,
                     "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
                 },
-                {"to": [_part(ground, "hub")], "ports": [{"port": HUB_PORT}]},
-                {"to": [_part(ground, service) for service in services], "ports": [{"port": SERVICE_PORT}]},
+                {"to": [_part(ground, "hub")], "ports": _ports(ground, HUB_PORT)},
+                {"to": [_part(ground, service) for service in services], "ports": _ports(ground, SERVICE_PORT)},
                 {"to": [_part(ground, "vospace")], "ports": [{"port": BYTES_PORT}]},
                 *servers.egress,
                 *servers.archive_egress,
             ],
         },
     }
+
+
+def _ports(ground: Ground, plain: int) -> list[Json]:
+    """Return where a part of ours listens, which without TLS is at `plain`."""
+    tls = ground.cluster.tls
+    ports = [TLS_PORT, plain] if tls.also_plain else [TLS_PORT]
+    return [{"port": port} for port in (ports if tls.internal else [plain])]
 
 
 def _part(ground: Ground, component: str) -> Json:
@@ -301,7 +311,8 @@ def _container(ground: Ground, plan: ServerPlan) -> Json:
         # The home is entered by the server itself: one that cannot be would keep the container from starting.
         "workingDir": "/",
         "env": [{"name": name, "value": variables[name]} for name in sorted(variables)],
-        "ports": [{"name": "http", "containerPort": SERVER_PORT}],
+        # A hub that is started anew reads here how to call it.
+        "ports": [{"name": SECURE if plan.tls else "http", "containerPort": SERVER_PORT}],
         "resources": {
             "limits": {"memory": str(limits.memory_bytes), "cpu": _cpus(max(limits.cpus, START_CPUS))},
             "requests": {

@@ -13,9 +13,10 @@ from traitlets import Any as AnyTrait
 
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.language import current_language
+from astrocloud_hub.hosts import host_of
 from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, person_variables
 from astrocloud_hub.spawners.dask import dask_variables
-from astrocloud_hub.spawners.kube import starts
+from astrocloud_hub.spawners.kube import objects, starts
 from astrocloud_hub.spawners.kube.api import ClusterApi
 from astrocloud_hub.spawners.kube.ends import (
     container_status,
@@ -122,7 +123,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
 
     # Starting
 
-    async def _start(self) -> tuple[str, int]:
+    async def _start(self) -> str:
         self._parts = {"asked": time.monotonic()}
         try:
             fleet = await asyncio.wait_for(self.fleet(), _CLUSTER_S)
@@ -140,7 +141,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         self._parts["prepared"] = time.monotonic()
         if fleet.storage.nowhere:
             raise HubError("server-storage", nodes=", ".join(fleet.storage.unwell))
-        pod = await fleet.create_pod(self._plan(options, person, unwell=fleet.storage.unwell))
+        pod = await fleet.create_pod(self._plan(fleet, options, person))
         self._last_seen, self._uid, self._known = pod, pod["metadata"]["uid"], True
         try:
             address = await _Start(self, fleet, options).until_ready()
@@ -154,7 +155,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         self._stages.tell("ready", 98)
         fleet.watch.listen(self._key, self._changed)
         asyncio.get_running_loop().call_later(_SETTLE_AFTER_S, self._settle_soon, fleet, self._uid)
-        return (address, SERVER_PORT)
+        return origin(self._last_seen, address)
 
     def _started_with(self) -> dict[str, Any]:
         began, *rest = self._parts.items()
@@ -178,7 +179,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         for pod in left:
             await fleet.delete_pod(self.namespace, pod["metadata"]["name"], grace_s=0)
 
-    def _plan(self, options: ServerOptions, person: Person, *, unwell: tuple[str, ...]) -> ServerPlan:
+    def _plan(self, fleet: Fleet, options: ServerOptions, person: Person) -> ServerPlan:
         size = options.resources
         limits = Limits(memory_bytes=int(size.memory), processes=size.processes, cpus=size.cpus)
         if options.next:
@@ -193,6 +194,10 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             "JUPYTER_RUNTIME_DIR": "/tmp/jupyter",  # noqa: S108 - inside the pod, and only its own
             **{name: str(value) for name, value in self.get_env().items() if value is not None},
         }
+        authority = fleet.authority
+        if authority is not None:
+            variables |= authority.variables(pod=self.pod_name, namespace=self.namespace)
+            variables["JUPYTERHUB_SERVICE_URL"] = variables["JUPYTERHUB_SERVICE_URL"].replace("http:", "https:", 1)
         return ServerPlan(
             person=person,
             server=self.name,
@@ -203,7 +208,8 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             command=(*self.command, *self.get_args()),
             variables=variables,
             limits=limits,
-            placement=Placement(avoid=unwell),
+            placement=Placement(avoid=fleet.storage.unwell),
+            tls=authority is not None,
         )
 
     # While it runs
@@ -306,8 +312,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         """Return where the server is by its pod: the hub may have been killed before it wrote that down."""
         address = (self._last_seen or {}).get("status", {}).get("podIP")
         if address and self.server is not None:
-            host = f"[{address}]" if ":" in address else address
-            return f"http://{host}:{SERVER_PORT}{self.server.base_url}"
+            return f"{origin(self._last_seen, address)}{self.server.base_url}"
         return str(await super().get_url())
 
     @classmethod
@@ -423,6 +428,20 @@ class _Start:
             fits=", ".join(fits) or "-",
             reason=trouble,
         )
+
+
+def origin(pod: Json | None, address: str) -> str:
+    """Return where the server in `pod` at `address` is called: by the name that its certificate is for, if it has one.
+
+    It is the pod that says so: one that was started before TLS was switched on goes on as it was.
+    """
+    assert pod is not None
+    if pod["spec"]["containers"][0]["ports"][0].get("name") == objects.SECURE:
+        metadata = pod["metadata"]
+        host = host_of(address, pod=metadata["name"], namespace=metadata["namespace"])
+        return f"https://{host}:{SERVER_PORT}"
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{SERVER_PORT}"
 
 
 async def accepts(host: str, port: int) -> bool:
