@@ -14,6 +14,9 @@ ASTROCLOUD_LANG
     Language of the Lab until the person chooses one: ``en`` or ``zh_CN``.
 ASTROCLOUD_PREPARE_KERNEL
     ``0`` starts every kernel as stock does.
+ASTROCLOUD_TLS_CERTIFICATE, ASTROCLOUD_TLS_KEY, ASTROCLOUD_TLS_AUTHORITY
+    Texts in PEM with which the server answers by TLS and checks the platform's parts,
+    see :mod:`astrocloud_lab.tls`.
 ASTROCLOUD_SHARED_NETWORK
     ``1`` where other people's programs reach this server's loopback address: kernels
     and the Lab have no debugger then, which would listen there.
@@ -72,7 +75,9 @@ def stop_preparing() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Start the server; returns when it has ended."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    from astrocloud_lab import tls
+
+    arguments = [*(sys.argv[1:] if argv is None else argv), *tls.prepare(os.environ)]
     if os.environ.get("ASTROCLOUD_STOCK_SERVER") == "1":
         stock(arguments, "ASTROCLOUD_STOCK_SERVER is 1")
     try:

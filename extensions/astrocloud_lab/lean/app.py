@@ -116,6 +116,8 @@ def build(argv: Sequence[str]) -> ServerApp:
         _preparse_for_stopping_flags(JupyterHubSingleUser, list(argv))
         logging.getLogger("tornado.application").addFilter(without_sessions)
         config = Config(settings.default_config())
+        # `hubclient` knows whom to believe: JupyterHub would read all authorities there are for each question.
+        config.HubAuth.keyfile = config.HubAuth.certfile = ""
         check_hub_later(JupyterHubSingleUser)
         JupyterHubSingleUser.serverapp_class = DeferringServerApp
         app: ServerApp = JupyterHubSingleUser.initialize_server(argv=list(argv), config=config)

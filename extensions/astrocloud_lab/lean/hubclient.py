@@ -3,8 +3,9 @@
 Takes the place of ``jupyterhub.httpclient`` inside a lean server: importing
 aiohttp costs a fifth of a second, and a server asks its hub a question or two.
 Answers look like aiohttp's as far as JupyterHub's single-user side reads them.
-Anything else than plain ``http`` (TLS between hub and server, a unix socket) and
-any option not known here goes to the real client.
+With TLS it checks the hub by the platform's authority, which is read once and not
+with each question.  A unix socket and any option not known here goes to the real
+client.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from urllib.parse import urlencode
 from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders, url_concat
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from astrocloud_lab import tls
 
 TIMEOUT_S = 300.0
 """aiohttp's default limit for a whole request."""
@@ -106,7 +109,10 @@ async def fetch(
     OSError
         If the hub cannot be reached.
     """
-    if others or not url.startswith("http://"):
+    context = tls.platform_context()
+    if context is not None:
+        others.pop("ssl", None)
+    if others or not url.startswith(("http://", "https://") if context is not None else "http://"):
         # The real module, not this one: the curtain is up whenever a request is made.
         from jupyterhub.httpclient import fetch as stock_fetch
 
@@ -132,6 +138,7 @@ async def fetch(
         follow_redirects=False,
         connect_timeout=TIMEOUT_S,
         request_timeout=TIMEOUT_S,
+        ssl_options=context,
     )
     answer = HubAnswer(await SimpleAsyncHTTPClient().fetch(request, raise_error=False))
     if raise_for_status:

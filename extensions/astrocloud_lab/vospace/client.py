@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -42,9 +43,20 @@ class Client:
         How often a request is sent again when the service or the way to it failed.
     timeout_s
         Seconds without a byte after which a try has failed.
+    authority
+        A file of certificates to check the service by, besides the usual ones: it leads elsewhere for large files.
     """
 
-    def __init__(self, *, endpoint: str, token: Callable[[], str | None], retries: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        token: Callable[[], str | None],
+        retries: int,
+        timeout_s: float,
+        authority: str | None = None,
+    ) -> None:
+        self._authority = authority
         self.endpoint = endpoint
         self._token = token
         self._retries = retries
@@ -55,9 +67,17 @@ class Client:
         """Return the session, made at its first use: in the loop that uses it."""
         if self._session is None or self._session.closed:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=self._timeout_s)
+            context: ssl.SSLContext | bool = True
+            if self._authority:
+                context = ssl.create_default_context()
+                context.load_verify_locations(cafile=self._authority)
             # Cookies are nobody's here, and a proxy of the environment is not to see the token.
             self._session = aiohttp.ClientSession(
-                timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+                connector=aiohttp.TCPConnector(ssl=context),
+                timeout=timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
             )
         return self._session
 

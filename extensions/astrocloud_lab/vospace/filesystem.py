@@ -18,6 +18,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike, stringify_path, tokenize
 from yarl import URL
 
+from astrocloud_lab.tls import AUTHORITY_FILE
 from astrocloud_lab.vospace import documents
 from astrocloud_lab.vospace.client import CONNECTION_ERRORS, Body, Client
 from astrocloud_lab.vospace.errors import EXISTS, LINK_FOUND, NO_FOLDER, error_of, fault_of
@@ -89,6 +90,8 @@ class VOSpaceFileSystem(AsyncFileSystem):
             token=lambda: token or _token(address),
             retries=retries,
             timeout_s=timeout_s,
+            # The platform's own, which no public authority vouches for inside a cluster.
+            authority=os.environ.get(AUTHORITY_FILE) if _is_own(address) else None,
         )
         if not self.asynchronous:
             weakref.finalize(self, self.client.close_in, self.loop)
@@ -544,10 +547,15 @@ def _is_authority(text: str) -> bool:
 
 def _token(endpoint: str) -> str | None:
     """Return the environment's token, if `endpoint` is at the host that it is for."""
-    origin = _origin(endpoint)
-    if origin is None or origin != _origin(os.environ.get(URL_VARIABLE, "")):
+    if not _is_own(endpoint):
         return None
     return next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+
+
+def _is_own(endpoint: str) -> bool:
+    """Return whether this is the service of the platform that this server belongs to."""
+    origin = _origin(endpoint)
+    return origin is not None and origin == _origin(os.environ.get(URL_VARIABLE, ""))
 
 
 def _origin(address: str) -> URL | None:

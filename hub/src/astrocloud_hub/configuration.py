@@ -145,7 +145,9 @@ def _access(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
 
 
 def _sign_in(c: HubConfig, config: Config, runtime: Runtime, secrets: SecretFiles) -> None:
-    directory = Directory(services_url=runtime.service_url("passport"), secret=secrets.get("internal"), trust=runtime.trust)
+    directory = Directory(
+        services_url=runtime.service_url("passport"), secret=secrets.get("internal"), trust=runtime.trust
+    )
     c.PassportAuthenticator.directory = directory
     c.PassportAuthenticator.public_url = runtime.public_url
     passport = config.passport

@@ -1,7 +1,7 @@
 """The names by which people's servers are called on a cluster, where that is done by TLS.
 
-A server's certificate is made before its pod has an address, and an address is soon another pod's. So a server is called
-by a name that tells both where it is and who it must be::
+A server's certificate is made before its pod has an address, and an address is soon another pod's. So a server is
+called by a name that tells both where it is and who it must be::
 
     10-1-2-3.default-4f1c.astro-alice.server.astrocloud.internal
 

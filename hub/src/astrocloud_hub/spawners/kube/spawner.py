@@ -12,8 +12,8 @@ from kubespawner.clients import shared_client
 from traitlets import Any as AnyTrait
 
 from astrocloud_hub.errors import HubError
-from astrocloud_hub.language import current_language
 from astrocloud_hub.hosts import host_of
+from astrocloud_hub.language import current_language
 from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, person_variables
 from astrocloud_hub.spawners.dask import dask_variables
 from astrocloud_hub.spawners.kube import objects, starts
