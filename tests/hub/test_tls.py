@@ -1,0 +1,386 @@
+"""The parts of a cluster's platform on TLS with each other: real processes, and what none of them believes."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from astrocloud.core.cluster import Cluster
+from astrocloud.core.layout import DataFolder
+from astrocloud.core.runtime import ClusterRuntime
+from astrocloud.core.trust import NONE, Trust
+from astrocloud.operations.hub import HubClient
+from astrocloud.operations.status import status
+from astrocloud_hub.hosts import address_in, host_of
+from astrocloud_hub.spawners.kube.certificates import CERTIFICATE, KEY, ServerAuthority
+from tests.hub.harness import free_port, proxy_script, until
+from tests.repository.files import REPOSITORY
+from tests.support.certificates import SERVERS, make_authority, make_certificate
+
+PARTS = ("hub", "passport", "portal", "vospace")
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Parts:
+    """The platform of a cluster, with all its parts on this machine."""
+
+    def __init__(self, root: Path, *, front: bool = False) -> None:
+        self.data = DataFolder(root)
+        self.data.secrets.mkdir(mode=0o700)
+        (self.data.secrets / "database-password").write_text("none", encoding="ascii")
+        make_authority(self.data.secrets, "platform")
+        make_authority(self.data.secrets, "servers", SERVERS)
+        for part in (*PARTS, "proxy"):
+            make_certificate(self.data.secrets, part, ["localhost"])
+        self.ports = {part: {kind: free_port() for kind in ("tls", "plain", "bytes")} for part in PARTS}
+        self.port, self.api_port = free_port(), free_port()
+        scheme = "https" if front else "http"
+        self.front = front
+        self.url = f"{scheme}://localhost:{self.port}"
+        settings = {
+            "release": "sky",
+            "namespace": "platform",
+            "public_url": self.url,
+            "proxy": self.url,
+            "proxy_api": f"https://localhost:{self.api_port}",
+            "hub": f"https://localhost:{self.ports['hub']['tls']}",
+            "services": {part: f"https://localhost:{self.ports[part]['tls']}" for part in PARTS[1:]},
+            "database": {"host": "none"},
+            "servers": {"environments": {"astro": "image"}},
+            "tls": {"internal": True, "front": front},
+        }
+        self.data.cluster_file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self.authority = self.data.secrets / "platform-ca"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def command(self, part: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        variables = {
+            **os.environ,
+            "ASTROCLOUD_DATA": str(self.data.root),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+            "TEST_SETTINGS": str(REPOSITORY / "tests/hub/tls_settings.py"),
+            **{f"TEST_{kind.upper()}_PORT": str(port) for kind, port in self.ports[part].items()},
+        }
+        return [sys.executable, "-m", "tests.support.cluster_part", *arguments], variables
+
+    def run(self, *arguments: str) -> None:
+        command, variables = self.command("passport", *arguments)
+        subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
+
+    def start(self) -> None:
+        for part in ("passport", "portal", "vospace"):
+            self._start(part, *self.command(part, "serve", part))
+            self._answers(f"https://localhost:{self.ports[part]['tls']}/services/{part}/health", part)
+        self._start("proxy", *self.proxy())
+        self._start("hub", *self.command("hub", "hub"))
+        self._answers(f"https://localhost:{self.ports['hub']['tls']}/hub/health", "hub")
+        self._answers(f"{self.url}/hub/health", "hub")
+
+    def proxy(self) -> tuple[list[str], dict[str, str]]:
+        script, secrets = proxy_script(), self.data.secrets
+        assert script, "configurable-http-proxy is not installed: npm ci in hub/proxy"
+        secret = secrets / "proxy-token"
+        secret.write_text("a-token", encoding="ascii")
+        pair = {kind: str(secrets / f"proxy-{name}") for kind, name in (("key", "key"), ("cert", "certificate"))}
+        portal = f"https://localhost:{self.ports['portal']['tls']}"
+        command = ["node", "--require", str(REPOSITORY / "hub/proxy/trust.cjs"), script, "--log-level", "warn"]
+        command += ["--ip", "127.0.0.1", "--port", str(self.port), "--api-ip", "127.0.0.1"]
+        command += ["--api-port", str(self.api_port), "--default-target", portal]
+        command += ["--error-target", f"{portal}/services/portal/proxy-error"]
+        command += [f"--api-ssl-{kind}={file}" for kind, file in pair.items()]
+        command += [f"--ssl-{kind}={file}" for kind, file in pair.items() if self.front]
+        return command, {**os.environ, "CONFIGPROXY_AUTH_TOKEN": "a-token", "ASTROCLOUD_TRUST": str(secrets)}
+
+    def _start(self, name: str, command: list[str], variables: dict[str, str]) -> None:
+        with (self.data.root / f"{name}.log").open("wb") as log:
+            self._processes.append(
+                subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+            )
+
+    def _answers(self, url: str, part: str) -> None:
+        process = self._processes[-1]
+
+        def answered() -> bool:
+            assert process.poll() is None, self.log(part)
+            try:
+                return self.ask(url)[0] == 200
+            except OSError:
+                return False
+
+        until(answered, seconds=60, what=f"{part} answers")
+
+    def log(self, name: str) -> str:
+        return (self.data.root / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def ask(
+        self, url: str, *, method: str = "GET", token: str = "", body: Any = None, host: str = ""
+    ) -> tuple[int, str]:
+        headers = {"Authorization": f"token {token}"} if token else {}
+        if host:
+            headers["Host"] = host
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, method=method, headers=headers, data=data)
+        context = ssl.create_default_context(cafile=self.authority)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        try:
+            with opener.open(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as err:
+            with err:
+                return err.code, err.read().decode()
+
+    def route(self, path: str, target: str) -> None:
+        """Give the proxy a route, as the hub does."""
+        url = f"https://localhost:{self.api_port}/api/routes{path}"
+        assert self.ask(url, method="POST", token="a-token", body={"target": target})[0] == 201
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@contextmanager
+def running(root: Path, **kwargs: Any) -> Iterator[Parts]:
+    root.mkdir()
+    parts = Parts(root, **kwargs)
+    try:
+        parts.start()
+        yield parts
+    except BaseException:
+        for log in sorted(root.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+        raise
+    finally:
+        parts.stop()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    with running(tmp_path_factory.mktemp("tls") / "data") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def token(parts: Parts) -> str:
+    """A person's, made by the operator's command, which asks the hub by TLS."""
+    parts.run("user", "add", "alice")
+    return str(HubClient(parts.data).make_token("alice", scopes=(), expires="1h")["token"])
+
+
+def test_every_part_answers_the_others(parts: Parts) -> None:
+    assert status(parts.data)["parts"] == dict.fromkeys(("hub", "proxy", "portal", "passport", "vospace"), "ok")
+
+
+def test_nothing_answers_without_tls(parts: Parts) -> None:
+    for port in (*(ports["tls"] for ports in parts.ports.values()), parts.api_port):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET /hub/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.settimeout(10)
+            try:
+                answer = connection.recv(1024)
+            except ConnectionResetError:
+                answer = b""
+            assert not answer.startswith(b"HTTP/1.1 200"), port
+    for part in PARTS[1:]:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", parts.ports[part]["plain"]), timeout=10)
+
+
+def test_only_the_hub_itself_has_its_way_without_tls(parts: Parts) -> None:
+    """JupyterHub listens so in any case; nobody from outside of its pod can connect."""
+    listening = [
+        line.split()[1]
+        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        if line.split()[3] == "0A"
+    ]
+    port = f"{parts.ports['hub']['plain']:04X}"
+    assert [address for address in listening if address.endswith(f":{port}")] == [f"0100007F:{port}"]
+
+
+def test_a_person_works_through_all_of_them(parts: Parts, token: str) -> None:
+    """The portal and VOSpace ask the hub whose token it is, VOSpace asks the passport, and the hub starts a server."""
+    assert parts.ask(f"{parts.url}/services/portal/api/servers", token=token)[0] == 200
+    found, text = parts.ask(f"{parts.url}/services/vospace/nodes/home/alice", token=token)
+    assert found == 200, text
+
+    begun, text = parts.ask(f"{parts.url}/hub/api/users/alice/server", method="POST", token=token, body={})
+    assert begun in {201, 202}, text
+    until(
+        lambda: json.loads(parts.ask(f"{parts.url}/hub/api/users/alice", token=token)[1])["servers"]
+        .get("", {})
+        .get("ready"),
+        seconds=30,
+        what="the server is ready",
+    )
+
+    assert parts.ask(f"{parts.url}/user/alice/api") == (200, "the server of alice")
+    # Whatever name a browser asks for, it is the server's own that is checked.
+    assert parts.ask(f"{parts.url}/user/alice/api", host="example.org") == (200, "the server of alice")
+
+
+class Impostor(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.asked.append(self.headers.get("Cookie", ""))  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Length", "8")
+        self.end_headers()
+        self.wfile.write(b"impostor")
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def impostor(certificate: Path | None = None, key: Path | None = None) -> Iterator[ThreadingHTTPServer]:
+    """Run something that took a server's address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Impostor)
+    server.daemon_threads = True
+    server.asked = []  # type: ignore[attr-defined]
+    server.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def handed(folder: Path, secrets: Path, *, pod: str, namespace: str) -> tuple[Path, Path]:
+    """Write what the server in `pod` is handed by the hub."""
+    folder.mkdir(exist_ok=True)
+    variables = ServerAuthority(secrets).variables(pod=pod, namespace=namespace)
+    files = folder / "certificate", folder / "key"
+    for file, name in zip(files, (CERTIFICATE, KEY), strict=True):
+        file.write_text(variables[name], encoding="ascii")
+    return files
+
+
+@pytest.mark.parametrize("kind", ["plain", "another-person", "another-authority", "a-part-of-the-platform"])
+def test_who_took_a_server_s_address_is_sent_nothing(parts: Parts, tmp_path: Path, kind: str) -> None:
+    secrets = parts.data.secrets
+    if kind == "plain":
+        files: tuple[Path | None, Path | None] = (None, None)
+    elif kind == "another-person":
+        files = handed(tmp_path / "bob", secrets, pod="default-bob", namespace="astro-bob")
+    elif kind == "another-authority":
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        make_authority(elsewhere, "platform")
+        make_authority(elsewhere, "servers", SERVERS)
+        files = handed(tmp_path / "false", elsewhere, pod="default-carol", namespace="astro-carol")
+    else:
+        # By the platform's authority, but for a server's name: that is not this authority's to say.
+        names = [f"*.default-carol.astro-carol.{SERVERS}"]
+        make_certificate(secrets, "false", names)
+        files = secrets / "false-certificate", secrets / "false-key"
+    host = host_of("127.0.0.1", pod="default-carol", namespace="astro-carol")
+
+    with impostor(*files) as server:
+        parts.route(f"/user/{kind}", f"https://{host}:{server.server_address[1]}")
+        answer, text = parts.ask(f"{parts.url}/user/{kind}/lab")
+
+        assert answer == 503
+        assert "impostor" not in text
+        assert server.asked == []  # type: ignore[attr-defined]
+
+    with impostor(*handed(tmp_path / "true", secrets, pod="default-carol", namespace="astro-carol")) as server:
+        parts.route(f"/user/{kind}", f"https://{host}:{server.server_address[1]}")
+        assert parts.ask(f"{parts.url}/user/{kind}/lab") == (200, "impostor")
+
+
+def test_a_server_s_certificate_is_no_part_s(parts: Parts, tmp_path: Path) -> None:
+    """Who holds the hub's key for servers cannot be the hub: that authority is for servers' names alone."""
+    secrets = parts.data.secrets
+    make_certificate(secrets, "claimed", ["localhost"], authority="servers")
+    both = Trust((secrets / "platform-ca", secrets / "servers-ca"))
+
+    with impostor(secrets / "claimed-certificate", secrets / "claimed-key") as server:
+        connection = http.client.HTTPSConnection("localhost", server.server_address[1], context=both.context())
+        with pytest.raises(ssl.SSLCertVerificationError, match="subtree"):
+            connection.request("GET", "/")
+        connection.close()
+
+
+def test_the_hub_calls_no_server_that_is_not_the_one_it_started(parts: Parts, token: str, tmp_path: Path) -> None:
+    """The proxy's route is one thing; whoever looks for a server's state is the hub itself."""
+    trust = Trust((parts.data.secrets / "platform-ca", parts.data.secrets / "servers-ca"))
+    files = handed(tmp_path / "bob", parts.data.secrets, pod="default-bob", namespace="astro-bob")
+    with impostor(*files) as server, socket.create_connection(server.server_address) as raw:
+        name = host_of("127.0.0.1", pod="default-alice", namespace="astro-alice")
+        with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+            trust.context().wrap_socket(raw, server_hostname=name)
+
+
+def test_in_front_of_the_proxy_there_may_be_tls_too(tmp_path: Path) -> None:
+    with running(tmp_path / "data", front=True) as parts:
+        assert parts.url.startswith("https:")
+        assert parts.ask(f"{parts.url}/hub/health")[0] == 200
+        assert parts.ask(f"https://localhost:{parts.ports['vospace']['bytes']}/services/vospace/nodes")[0] == 404
+        with pytest.raises((OSError, http.client.HTTPException)):
+            DIRECT.open(f"http://localhost:{parts.port}/hub/health", timeout=10)
+
+
+def test_servers_of_before_find_the_hub_and_vospace_where_they_were(tmp_path: Path) -> None:
+    tls = {"internal": True, "also_plain": True}
+    addresses = dict.fromkeys(("proxy", "proxy_api", "hub", "public_url"), "https://x")
+    cluster = Cluster.model_validate(
+        {"release": "r", "namespace": "n", "services": {}, "database": {"host": "x"}, "tls": tls, **addresses}
+    )
+    runtime = ClusterRuntime.of(cluster, tmp_path)
+
+    doors = {part: [(door.port, door.files is not None) for door in runtime.doors(part)] for part in PARTS}
+
+    assert doors["hub"] == [(8443, True), (8081, False)]
+    assert doors["vospace"] == [(8443, True), (8080, False)]
+    assert doors["passport"] == doors["portal"] == [(8443, True)]
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "fd00::1", "2001:db8:1:2:3:4:5:6", "::1"])
+def test_a_server_s_name_tells_its_address(address: str) -> None:
+    host = host_of(address, pod="default-1a2b3c", namespace="astro-alice")
+    assert address_in(host) == address
+    assert host.endswith(".default-1a2b3c.astro-alice.server.astrocloud.internal")
+    assert not host.startswith("-")
+
+
+@pytest.mark.parametrize(
+    "host", ["sky-hub.platform.svc", "x.default.astro-a.server.astrocloud.internal", "10-1-2-3.example.org"]
+)
+def test_no_other_name_tells_any(host: str) -> None:
+    assert address_in(host) is None
+
+
+def test_one_machine_has_no_authority_of_its_own() -> None:
+    assert NONE.context().verify_mode is ssl.CERT_REQUIRED
