@@ -139,9 +139,7 @@ def authorize(name: str, domain: str, *, before: bytes) -> dict[str, bytes]:
     """Return a new authority, with the newest of those `before`, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Astrocloud: {name}")])
-    authority = _signed(
-        issuer, issuer, key.public_key(), key, names=None, lifetime=AUTHORITY_LIFETIME, domain=domain
-    )
+    authority = _signed(issuer, issuer, key.public_key(), key, names=None, lifetime=AUTHORITY_LIFETIME, domain=domain)
     return {f"{name}-ca": _with_newest(authority, before), f"{name}-ca-key": _pem(key)}
 
 
