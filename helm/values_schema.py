@@ -419,6 +419,19 @@ class Monitoring(Block):
     reads."""
 
 
+class Tls(Block):
+    """Where the platform's own parts speak TLS; what people reach it by is in front of it."""
+
+    internal: bool = False
+    """Whether the parts speak it with each other and with people's servers, by certificates that are made here."""
+    alsoPlain: bool = False
+    """Whether the hub and VOSpace answer servers without it, too. For the upgrade that switches `internal` on: servers
+    that were started before go on by it, and it is taken away when they have ended."""
+    front: bool = False
+    """Whether the proxy, and VOSpace where bytes go around it, answer by TLS as well. What is in front of them has to
+    be told; it takes `internal`."""
+
+
 _KINDS: Final[dict[str, type[ServiceWorkload]]] = {"vospace": VospaceWorkload}
 _EACH_SERVICE: Final[dict[str, Any]] = {
     name: (kind, Field(default=kind(), description=f"The service {name}."))
@@ -462,6 +475,8 @@ class Values(Block):
     """Fetching images ahead."""
     secrets: Secrets = Secrets()
     """Keys and tokens."""
+    tls: Tls = Tls()
+    """Where the platform's own parts speak TLS."""
     ingress: Ingress = Ingress()
     """An Ingress."""
     gateway: Gateway = Gateway()

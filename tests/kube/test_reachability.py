@@ -18,14 +18,6 @@ from tests.kube.reachability import Place, reaches
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
 NAMESPACE = "platform"
-PORTS = {
-    "proxy": {"http": 8000, "api": 8001},
-    "hub": {"http": 8081},
-    "vospace": {"http": 8080, "bytes": 8082},
-    "database": {"postgresql": 5432},
-}
-SERVICE = {"http": 8080}
-
 # Who (rows) reaches what (columns); x: yes. A person's own servers do not reach each other. The cluster's DNS has no
 # policies here, and "stranger" is a pod of somebody else's in a namespace without any.
 MATRIX = """
@@ -97,7 +89,11 @@ def policies_and_places(*arguments: str) -> tuple[list[dict[str, Any]], dict[str
                 namespace=NAMESPACE,
                 namespace_labels={"kubernetes.io/metadata.name": NAMESPACE},
                 labels=labels,
-                ports=PORTS.get(part, SERVICE),
+                ports={
+                    port["name"]: port["containerPort"]
+                    for container in document["spec"]["template"]["spec"]["containers"]
+                    for port in container.get("ports", [])
+                },
             )
     for number, name in enumerate(("ann", "bob")):
         objects = namespace_objects(land, Person(username=name, uid=200000 + number, gid=200000 + number, groups=()))
@@ -123,16 +119,32 @@ def table(text: str) -> dict[tuple[str, str], bool]:
     return {(row[0], column): mark == "x" for row in rows for column, mark in zip(first, row[1:], strict=True)}
 
 
-def test_every_pair_is_as_it_should_be() -> None:
-    policies, places = policies_and_places()
+@pytest.mark.parametrize("tls", ["false", "true"])
+def test_every_pair_is_as_it_should_be(tls: str) -> None:
+    policies, places = policies_and_places("--set", f"tls.internal={tls}")
     wanted = table(MATRIX)
 
     found = {}
     for source, column in wanted:
         target, port, protocol = WHERE.get(column, (column, 8080, "TCP"))
+        if tls == "true" and port in {8080, 8081}:
+            port = 8443
         found[source, column] = reaches(policies, places[source], places[target], port, protocol=protocol)
 
     assert {pair: now for pair, now in found.items() if now != wanted[pair]} == {}
+
+
+def test_without_tls_only_servers_of_before_are_let_in_and_only_when_asked_for() -> None:
+    plain = {"hub": 8081, "vospace": 8080, "portal": 8080, "passport": 8080}
+    for also in (False, True):
+        policies, places = policies_and_places("--set", f"tls.internal=true,tls.alsoPlain={str(also).lower()}")
+        let = {
+            (source, part)
+            for source in places
+            for part, port in plain.items()
+            if source != part and reaches(policies, places[source], places[part], port)
+        }
+        assert let == ({(who, part) for who in ("ann", "bob") for part in ("hub", "vospace")} if also else set())
 
 
 def test_every_part_of_the_chart_is_in_the_table() -> None:

@@ -215,6 +215,54 @@ securityContext:
 - {name: tmp, mountPath: /tmp}
 {{- end -}}
 
+{{- /* How the hub and the services answer each other: the scheme, which is also the name of the port; the port, dict "root"
+     "part"; and the name that is called and certified. */}}
+{{- define "astrocloud.scheme" -}}
+{{- .Values.tls.internal | ternary "https" "http" -}}
+{{- end -}}
+
+{{- define "astrocloud.port" -}}
+{{- if .root.Values.tls.internal }}8443{{ else }}{{ include "astrocloud.plainPort" . }}{{ end -}}
+{{- end -}}
+
+{{- define "astrocloud.plainPort" -}}
+{{- eq .part "hub" | ternary "8081" "8080" -}}
+{{- end -}}
+
+{{- define "astrocloud.host" -}}
+{{ include "astrocloud.fullname" .root }}-{{ .part }}.{{ .root.Release.Namespace }}.svc
+{{- end -}}
+
+{{- /* Whether a part answers without TLS besides: what servers call that were started without. Empty: no. */}}
+{{- define "astrocloud.alsoPlain" -}}
+{{- if and .root.Values.tls.internal .root.Values.tls.alsoPlain (has .part (list "hub" "vospace")) }}true{{ end -}}
+{{- end -}}
+
+{{- define "astrocloud.containerPorts" -}}
+- {name: {{ include "astrocloud.scheme" .root }}, containerPort: {{ include "astrocloud.port" . }}}
+{{- if include "astrocloud.alsoPlain" . }}
+- {name: http, containerPort: {{ include "astrocloud.plainPort" . }}}
+{{- end }}
+{{- end -}}
+
+{{- define "astrocloud.servicePorts" -}}
+- {name: {{ include "astrocloud.scheme" .root }}, port: {{ include "astrocloud.port" . }}, targetPort: {{ include "astrocloud.scheme" .root }}}
+{{- if include "astrocloud.alsoPlain" . }}
+- {name: http, port: {{ include "astrocloud.plainPort" . }}, targetPort: http}
+{{- end }}
+{{- end -}}
+
+{{- /* A probe of a part: dict "root" "path". The kubelet checks no certificate. */}}
+{{- define "astrocloud.httpGet" -}}
+{path: {{ .path }}, port: {{ include "astrocloud.scheme" .root }}{{ if .root.Values.tls.internal }}, scheme: HTTPS{{ end }}}
+{{- end -}}
+
+{{- /* How the proxy, and VOSpace for bytes, answer what is in front of them. */}}
+{{- define "astrocloud.frontScheme" -}}
+{{- if and .Values.tls.front (not .Values.tls.internal) }}{{ fail "tls.front takes tls.internal: the certificates are the same" }}{{ end -}}
+{{- .Values.tls.front | ternary "https" "http" -}}
+{{- end -}}
+
 {{- /* The platform's own secrets that a part reads: dict "root" "part". The hub knows every service by its token, and the
      passport's pod is where an operator gives commands; a service has no other's. */}}
 {{- define "astrocloud.secretsOf" -}}
@@ -226,7 +274,13 @@ securityContext:
   "portal" (list "canary" "service-portal")
   "test" (list "canary" "service-operator")
   "vospace" (list "internal" "service-vospace") -}}
-{{- toJson (get $own .part | default (list "internal" (printf "service-%s" .part))) -}}
+{{- $found := get $own .part | default (list "internal" (printf "service-%s" .part)) -}}
+{{- if .root.Values.tls.internal -}}
+{{- $found = append $found "platform-ca" -}}
+{{- if ne .part "test" }}{{ $found = concat $found (list (printf "%s-certificate" .part) (printf "%s-key" .part)) }}{{ end -}}
+{{- if eq .part "hub" }}{{ $found = concat $found (list "servers-ca" "servers-ca-key") }}{{ end -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end -}}
 
 {{- /* Files beside them that the configuration names, such as another passport's client secret. */}}
