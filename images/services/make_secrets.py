@@ -176,7 +176,7 @@ def _signed(
     key: ec.EllipticCurvePrivateKey,
     *,
     names: list[str] | None,
-    lifetime: timedelta = LIFETIME,
+    lifetime: timedelta | None = None,
     domain: str = "",
 ) -> x509.Certificate:
     """Return a certificate: an authority's where there are no names, good below `domain` alone if there is one."""
@@ -189,7 +189,7 @@ def _signed(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + lifetime)
+        .not_valid_after(now + (lifetime or LIFETIME))
         .add_extension(x509.BasicConstraints(ca=names is None, path_length=0 if names is None else None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority), critical=False)

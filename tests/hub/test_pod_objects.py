@@ -9,12 +9,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from astrocloud.core.cluster import Cluster
+from astrocloud.core.cluster import Cluster, ClusterTls
+from astrocloud_hub.hosts import address_in
 from astrocloud_hub.spawners.kube import objects
+from astrocloud_hub.spawners.kube.certificates import AUTHORITY, CERTIFICATE, KEY
 from astrocloud_hub.spawners.kube.models import Ground, Placement, PullSecret, Quota, ServerPlan, server_label
+from astrocloud_hub.spawners.kube.spawner import origin
 from astrocloud_hub.spawners.models import Group, Limits, Person
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -95,6 +99,39 @@ def test_a_pod_with_everything_an_operator_and_a_choice_can_say() -> None:
         placement=Placement(node_selector={"disk": "fast"}, region="guizhou", avoid=("node7", "node8")),
     )
     same_as("pod-everything", objects.pod(there, wanted))
+
+
+def encrypted(*, also_plain: bool = False) -> Ground:
+    there = ground()
+    tls = ClusterTls(internal=True, also_plain=also_plain)
+    return replace(there, cluster=there.cluster.model_copy(update={"tls": tls}))
+
+
+def test_a_pod_that_is_called_by_tls_says_so() -> None:
+    handed = {name: f"{name} in PEM" for name in (CERTIFICATE, KEY, AUTHORITY)}
+    same_as("pod-tls", objects.pod(encrypted(), plan(tls=True, variables=plan().variables | handed)))
+
+
+def test_servers_reach_the_platform_s_parts_where_those_listen_by_tls() -> None:
+    def ports(land: Ground) -> dict[str, list[int]]:
+        (policy,) = [made for made in objects.namespace_objects(land, ADA) if made["metadata"]["name"] == "server"]
+        _dns, hub, services, around, *_ = policy["spec"]["egress"]
+        found = {"hub": hub, "services": services, "bytes": around}
+        return {name: [port["port"] for port in rule["ports"]] for name, rule in found.items()}
+
+    assert ports(ground()) == {"hub": [8081], "services": [8080], "bytes": [8082]}
+    assert ports(encrypted()) == {"hub": [8443], "services": [8443], "bytes": [8082]}
+    # As long as one of the person's servers was started before.
+    assert ports(encrypted(also_plain=True)) == {"hub": [8443, 8081], "services": [8443, 8080], "bytes": [8082]}
+
+
+def test_a_server_is_called_as_its_pod_says() -> None:
+    before, now = (objects.pod(encrypted(), plan(tls=tls)) for tls in (False, True))
+
+    assert origin(before, "10.1.2.3") == "http://10.1.2.3:8888"
+    assert origin(before, "fd00::1") == "http://[fd00::1]:8888"
+    assert origin(now, "10.1.2.3") == "https://10-1-2-3.default-0a1b2c.astro-ada.server.astrocloud.internal:8888"
+    assert address_in(str(urlsplit(origin(now, "fd00::1")).hostname)) == "fd00::1"
 
 
 def test_an_archive_on_a_volume_of_its_own_is_seen_and_not_written() -> None:
