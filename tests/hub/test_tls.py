@@ -204,7 +204,7 @@ def test_nothing_answers_without_tls(parts: Parts) -> None:
                 answer = connection.recv(1024)
             except ConnectionResetError:
                 answer = b""
-            assert not answer.startswith(b"HTTP/1.1 200"), port
+            assert not answer.startswith(b"HTTP/"), port
     for part in PARTS[1:]:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", parts.ports[part]["plain"]), timeout=10)
