@@ -52,22 +52,25 @@ class Agent extends https.Agent {
   addRequest(request, options) {
     const host = options.host;
     const server = host.endsWith(SERVERS);
-    let ca, secureContext;
+    let believed;
     try {
-      ({ ca, secureContext } = authority(server ? "servers-ca" : "platform-ca"));
+      believed = authority(server ? "servers-ca" : "platform-ca");
     } catch (error) {
-      request.destroy(error); // said and answered like any target that cannot be reached
-      return;
+      believed = { refused: error };
     }
     super.addRequest(request, {
       ...options,
       // Connections are kept by these, so that none is used for another name or with an older authority.
       servername: net.isIP(host) ? "" : host,
-      ca,
-      secureContext,
+      ...believed,
       rejectUnauthorized: true,
       ...(server ? { lookup } : {}),
     });
+  }
+
+  createConnection(options, callback) {
+    if (!options.refused) return super.createConnection(options, callback);
+    process.nextTick(callback, options.refused); // answered like any target that cannot be reached
   }
 }
 

@@ -31,8 +31,10 @@ from astrocloud_hub.spawners.kube.certificates import CERTIFICATE, KEY, ServerAu
 from tests.hub.harness import free_port, proxy_script, until
 from tests.repository.files import REPOSITORY
 from tests.support.certificates import SERVERS, make_authority, make_certificate
+from tests.support.person import Person
 
 PARTS = ("hub", "passport", "portal", "vospace")
+PASSWORD = "correct horse battery staple"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -78,9 +80,9 @@ class Parts:
         }
         return [sys.executable, "-m", "tests.support.cluster_part", *arguments], variables
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str, given: str = "") -> None:
         command, variables = self.command("passport", *arguments)
-        subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL, input=given.encode())
 
     def start(self) -> None:
         for part in ("passport", "portal", "vospace"):
@@ -187,7 +189,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
 @pytest.fixture(scope="module")
 def token(parts: Parts) -> str:
     """A person's, made by the operator's command, which asks the hub by TLS."""
-    parts.run("user", "add", "alice")
+    parts.run("user", "add", "alice", "--password-stdin", given=PASSWORD + "\n")
     return str(HubClient(parts.data).make_token("alice", scopes=(), expires="1h")["token"])
 
 
@@ -242,6 +244,13 @@ def test_a_person_works_through_all_of_them(parts: Parts, token: str) -> None:
     assert parts.ask(f"{parts.url}/user/alice/api") == (200, "the server of alice")
     # Whatever name a browser asks for, it is the server's own that is checked.
     assert parts.ask(f"{parts.url}/user/alice/api", host="example.org") == (200, "the server of alice")
+
+
+async def test_a_person_signs_in(parts: Parts, token: str) -> None:
+    """The hub exchanges the passport's code and reads its keys, and the portal the hub's code, by TLS."""
+    assert token
+    async with Person(parts.url, "alice", PASSWORD) as alice:
+        assert await alice.sign_in() == (200, "/services/portal/home")
 
 
 class Impostor(BaseHTTPRequestHandler):
@@ -313,11 +322,44 @@ def test_who_took_a_server_s_address_is_sent_nothing(parts: Parts, tmp_path: Pat
 
         assert answer == 503
         assert "impostor" not in text
+        # The same of a websocket, whose first request carries cookies as well.
+        with socket.create_connection(("127.0.0.1", parts.port), timeout=10) as connection:
+            upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nCookie: a=b\r\n"
+            head = f"GET /user/{kind}/api/kernels HTTP/1.1\r\nHost: localhost\r\n".encode()
+            connection.sendall(head + upgrade + b"\r\n")
+            assert b" 101 " not in connection.recv(64)
         assert server.asked == []  # type: ignore[attr-defined]
 
     with impostor(*handed(tmp_path / "true", secrets, pod="default-carol", namespace="astro-carol")) as server:
         parts.route(f"/user/{kind}", f"https://{host}:{server.server_address[1]}")
         assert parts.ask(f"{parts.url}/user/{kind}/lab") == (200, "impostor")
+
+
+def test_without_an_authority_nobody_is_believed_and_the_proxy_goes_on(parts: Parts, tmp_path: Path) -> None:
+    """The error's page is the portal's, who is not believed either."""
+    command, variables = parts.proxy()
+    port = free_port()
+    for option, value in (("--port", port), ("--api-port", free_port())):
+        command[command.index(option) + 1] = str(value)
+    with (tmp_path / "proxy.log").open("wb") as log:
+        proxy = subprocess.Popen(command, env=variables | {"ASTROCLOUD_TRUST": str(tmp_path)}, stdout=log, stderr=log)
+    try:
+
+        def answer() -> int:
+            try:
+                return parts.ask(f"http://127.0.0.1:{port}/")[0]
+            except OSError:
+                return 0
+
+        assert until(answer, what="the proxy answers") == 503
+        assert answer() == 503
+        for name in ("platform-ca", "servers-ca"):
+            (tmp_path / name).write_bytes((parts.data.secrets / name).read_bytes())
+        # It is read when it is there: an upgrade may put another one in its place.
+        assert answer() == 200
+    finally:
+        proxy.terminate()
+        proxy.wait(20)
 
 
 def test_a_server_s_certificate_is_no_part_s(parts: Parts, tmp_path: Path) -> None:
