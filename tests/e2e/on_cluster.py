@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from tests.kube.cluster import images
 from tests.kube.cluster.layout import VOLUMES
@@ -43,12 +44,10 @@ class ClusterPlatform(Commands):
     @property
     def addresses(self) -> Addresses:
         """Where its parts listen, as code in a person's server reaches them."""
-        name, where = self.installation.name, f"{self.installation.namespace}.svc"
-        return Addresses(
-            hub_api=f"http://{name}-hub.{where}:8081/hub/api",
-            proxy_api=f"http://{name}-proxy-api.{where}:8001",
-            services={each: f"http://{name}-{each}.{where}:8080" for each in SERVICES},
-        )
+        made = self.installation
+        settings = made.kube.get("configmap", "-n", made.namespace, f"{made.name}-settings")["data"]["cluster.yaml"]
+        told = yaml.safe_load(settings)
+        return Addresses(hub_api=f"{told['hub']}/hub/api", proxy_api=told["proxy_api"], services=dict(told["services"]))
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run an ``astrocloud`` command where an operator does."""

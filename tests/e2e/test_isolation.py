@@ -18,11 +18,15 @@ from tests.support.platform import Addresses, wait_until
 pytestmark = [needs_root, pytest.mark.slow]
 
 ASK = """
-    import json, os, urllib.error, urllib.request
+    import json, os, ssl, urllib.error, urllib.request
     class NoRedirect(urllib.request.HTTPRedirectHandler):
         def redirect_request(self, *_):
             return None
-    opener = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({{}}))
+    # On a cluster with TLS between its parts.
+    believed = ssl.create_default_context(cafile=os.environ.get("ASTROCLOUD_AUTHORITY"))
+    opener = urllib.request.build_opener(
+        NoRedirect, urllib.request.ProxyHandler({{}}), urllib.request.HTTPSHandler(context=believed)
+    )
     def ask(method, address, token=os.environ["JUPYTERHUB_API_TOKEN"], body=None):
         headers = {{"Authorization": f"Bearer {{token}}", "Content-Type": "application/json"}} if token else {{}}
         data = None if body is None else json.dumps(body).encode()

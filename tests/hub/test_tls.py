@@ -335,6 +335,12 @@ def test_who_took_a_server_s_address_is_sent_nothing(parts: Parts, tmp_path: Pat
         assert parts.ask(f"{parts.url}/user/{kind}/lab") == (200, "impostor")
 
 
+def test_a_server_of_before_is_called_as_it_was_started(parts: Parts) -> None:
+    with impostor() as server:
+        parts.route("/user/before", f"http://127.0.0.1:{server.server_address[1]}")
+        assert parts.ask(f"{parts.url}/user/before/lab") == (200, "impostor")
+
+
 def test_without_an_authority_nobody_is_believed_and_the_proxy_goes_on(parts: Parts, tmp_path: Path) -> None:
     """The error's page is the portal's, who is not believed either."""
     command, variables = parts.proxy()

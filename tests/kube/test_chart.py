@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
 CHART = Path(__file__).parents[2] / "helm" / "astrocloud"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+TLS = ("--set", "tls.internal=true")
+NO_TLS = ("--set", "tls.internal=false")
 UNKNOWN_KINDS = "HTTPRoute,ServiceMonitor,PrometheusRule"
 """Kinds of other projects, whose schemas are not Kubernetes' own."""
 
@@ -406,11 +408,8 @@ def mounted(made: list[dict[str, Any]], part: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("part", READS)
 def test_a_part_has_the_secrets_that_it_reads(part: str) -> None:
-    assert mounted(objects(), part).keys() == READS[part] | {"database-ca"}
-    assert mounted(objects("--set", "database.bundled.tls=false"), part).keys() == READS[part]
-
-
-TLS = ("--set", "tls.internal=true")
+    assert mounted(objects(*NO_TLS), part).keys() == READS[part] | {"database-ca"}
+    assert mounted(objects(*NO_TLS, "--set", "database.bundled.tls=false"), part).keys() == READS[part]
 
 
 @pytest.mark.parametrize("part", READS)
@@ -508,7 +507,7 @@ def test_what_is_in_front_is_told_that_it_is_to_speak_tls() -> None:
 
 
 def test_a_front_by_tls_takes_the_rest() -> None:
-    done = helm("template", "astrocloud", CHART, "--set", "tls.front=true")
+    done = helm("template", "astrocloud", CHART, *NO_TLS, "--set", "tls.front=true")
 
     assert done.returncode != 0
     assert "tls.internal" in done.stderr
@@ -529,7 +528,7 @@ def test_metrics_are_read_by_tls() -> None:
 
 
 def test_without_tls_nothing_is_made_for_it() -> None:
-    rendered = render("--set", "monitoring.serviceMonitor=true")
+    rendered = render(*NO_TLS, "--set", "monitoring.serviceMonitor=true")
 
     assert "platform-ca" not in rendered
     assert "8443" not in rendered
@@ -562,7 +561,7 @@ def test_the_database_has_its_certificate_and_no_other_part_its_key(encrypted: b
 def test_the_password_of_an_external_database_is_the_operator_s(part: str) -> None:
     external = ("database.kind=external", "database.external.host=db", "database.external.passwordSecret=mine")
 
-    found = mounted(objects("--set", ",".join(external)), part)
+    found = mounted(objects(*NO_TLS, "--set", ",".join(external)), part)
 
     assert {"database-password", "database-ca"} <= found.keys() <= READS[part] | {"database-ca"}
     assert {name for name, secret in found.items() if secret == "mine"} == {"database-password", "database-ca"}

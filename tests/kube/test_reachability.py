@@ -184,9 +184,9 @@ def test_prometheus_reaches_what_it_is_let_to() -> None:
     source = 'monitoring.from=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"elsewhere"}}}]'
     policies, places = policies_and_places("--set-json", source)
 
-    for part in ("portal", "passport", "vospace"):
-        assert reaches(policies, places["stranger"], places[part], 8080)
-    assert reaches(policies, places["stranger"], places["hub"], 8081)
+    for part in ("portal", "passport", "vospace", "hub"):
+        (port,) = (port for name, port in places[part].ports.items() if name in {"http", "https"})
+        assert reaches(policies, places["stranger"], places[part], port)
     assert not reaches(policies, places["stranger"], places["database"], 5432)
     assert not reaches(policies, places["stranger"], places["proxy"], 8001)
 
