@@ -1,6 +1,7 @@
 """The parts of a cluster's platform on TLS with each other: real processes, and what none of them believes."""
 
 import http.client
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
@@ -244,6 +246,16 @@ def test_a_person_works_through_all_of_them(parts: Parts, token: str) -> None:
     assert parts.ask(f"{parts.url}/user/alice/api") == (200, "the server of alice")
     # Whatever name a browser asks for, it is the server's own that is checked.
     assert parts.ask(f"{parts.url}/user/alice/api", host="example.org") == (200, "the server of alice")
+
+
+async def test_files_arrive_whole(parts: Parts, token: str) -> None:
+    sent = os.urandom(5 * 2**20)
+    url = f"{parts.url}/services/vospace/files/home/alice/large.bin"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
+        async with session.put(url, data=io.BytesIO(sent)) as answer:
+            assert answer.status == 201, await answer.text()
+        async with session.get(url) as answer:
+            assert await answer.read() == sent
 
 
 async def test_a_person_signs_in(parts: Parts, token: str) -> None:
