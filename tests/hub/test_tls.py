@@ -43,7 +43,7 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Parts:
     """The platform of a cluster, with all its parts on this machine."""
 
-    def __init__(self, root: Path, *, front: bool = False) -> None:
+    def __init__(self, root: Path, *, front: bool = False, also_plain: bool = False) -> None:
         self.data = DataFolder(root)
         self.data.secrets.mkdir(mode=0o700)
         (self.data.secrets / "database-password").write_text("none", encoding="ascii")
@@ -66,7 +66,7 @@ class Parts:
             "services": {part: f"https://localhost:{self.ports[part]['tls']}" for part in PARTS[1:]},
             "database": {"host": "none"},
             "servers": {"environments": {"astro": "image"}},
-            "tls": {"internal": True, "front": front},
+            "tls": {"internal": True, "front": front, "also_plain": also_plain},
         }
         self.data.cluster_file.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.authority = self.data.secrets / "platform-ca"
@@ -403,13 +403,19 @@ def test_the_hub_calls_no_server_that_is_not_the_one_it_started(parts: Parts, to
             trust.context().wrap_socket(raw, server_hostname=name)
 
 
-def test_in_front_of_the_proxy_there_may_be_tls_too(tmp_path: Path) -> None:
-    with running(tmp_path / "data", front=True) as parts:
+def test_in_front_of_the_proxy_there_may_be_tls_too_and_for_servers_of_before_none(tmp_path: Path) -> None:
+    with running(tmp_path / "data", front=True, also_plain=True) as parts:
         assert parts.url.startswith("https:")
         assert parts.ask(f"{parts.url}/hub/health")[0] == 200
         assert parts.ask(f"https://localhost:{parts.ports['vospace']['bytes']}/services/vospace/nodes")[0] == 404
         with pytest.raises((OSError, http.client.HTTPException)):
             DIRECT.open(f"http://localhost:{parts.port}/hub/health", timeout=10)
+
+        for part, path in (("hub", "/hub/health"), ("vospace", "/services/vospace/health")):
+            assert parts.ask(f"http://localhost:{parts.ports[part]['plain']}{path}")[0] == 200
+        for part in ("portal", "passport"):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", parts.ports[part]["plain"]), timeout=10)
 
 
 def test_servers_of_before_find_the_hub_and_vospace_where_they_were(tmp_path: Path) -> None:
