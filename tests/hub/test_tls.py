@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from astrocloud.core.cluster import Cluster
 from astrocloud.core.layout import DataFolder
@@ -28,7 +29,7 @@ from astrocloud.core.runtime import ClusterRuntime
 from astrocloud.core.trust import NONE, Trust
 from astrocloud.operations.hub import HubClient
 from astrocloud.operations.status import status
-from astrocloud_hub.hosts import address_in, host_of
+from astrocloud_hub.hosts import Resolver, TornadoResolver, address_in, host_of
 from astrocloud_hub.spawners.kube.certificates import CERTIFICATE, KEY, ServerAuthority
 from tests.hub.harness import free_port, proxy_script, until
 from tests.repository.files import REPOSITORY
@@ -393,14 +394,34 @@ def test_a_server_s_certificate_is_no_part_s(parts: Parts, tmp_path: Path) -> No
         connection.close()
 
 
-def test_the_hub_calls_no_server_that_is_not_the_one_it_started(parts: Parts, token: str, tmp_path: Path) -> None:
+async def by_aiohttp(url: str, trust: Trust) -> str:
+    """Ask as JupyterHub's own client does, which waits for servers."""
+    connector = aiohttp.TCPConnector(ssl=trust.context(), resolver=Resolver())
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as answer:
+        return await answer.text()
+
+
+async def by_tornado(url: str, trust: Trust) -> str:
+    """Ask as the caretaker does, who looks whether a kernel computes."""
+    client = SimpleAsyncHTTPClient(force_instance=True, resolver=TornadoResolver())
+    return str((await client.fetch(url, ssl_options=trust.context())).body.decode())
+
+
+@pytest.mark.parametrize("ask", [by_aiohttp, by_tornado])
+async def test_the_hub_calls_no_server_that_is_not_the_one_it_started(
+    parts: Parts, tmp_path: Path, ask: Callable[[str, Trust], Awaitable[str]]
+) -> None:
     """The proxy's route is one thing; whoever looks for a server's state is the hub itself."""
-    trust = Trust((parts.data.secrets / "platform-ca", parts.data.secrets / "servers-ca"))
-    files = handed(tmp_path / "bob", parts.data.secrets, pod="default-bob", namespace="astro-bob")
-    with impostor(*files) as server, socket.create_connection(server.server_address) as raw:
-        name = host_of("127.0.0.1", pod="default-alice", namespace="astro-alice")
-        with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-            trust.context().wrap_socket(raw, server_hostname=name)
+    secrets = parts.data.secrets
+    trust = Trust((secrets / "platform-ca", secrets / "servers-ca"))
+    with impostor(*handed(tmp_path, secrets, pod="default-bob", namespace="astro-bob")) as server:
+        port = server.server_address[1]
+        bob, alice = (host_of("127.0.0.1", pod=f"default-{who}", namespace=f"astro-{who}") for who in ("bob", "alice"))
+
+        assert await ask(f"https://{bob}:{port}/", trust) == "impostor"
+        with pytest.raises((ssl.SSLCertVerificationError, aiohttp.ClientConnectorCertificateError)):
+            await ask(f"https://{alice}:{port}/", trust)
+        assert len(server.asked) == 1  # type: ignore[attr-defined]
 
 
 def test_in_front_of_the_proxy_there_may_be_tls_too_and_for_servers_of_before_none(tmp_path: Path) -> None:
