@@ -1,6 +1,8 @@
 """A single-user server for tests of TLS: says who it is, with the certificate that it was handed."""
 
+import ctypes
 import os
+import signal
 import ssl
 import tempfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,6 +19,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+# Servers outlive their hub; this one is to end with the test's.
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 with tempfile.NamedTemporaryFile("w") as file:
     file.write(os.environ["ASTROCLOUD_TLS_CERTIFICATE"] + os.environ["ASTROCLOUD_TLS_KEY"])
