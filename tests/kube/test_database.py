@@ -1,11 +1,14 @@
 """The chart's own database guards its volume."""
 
+import os
+import signal
 from typing import Any
 
 import pytest
 
 from tests.kube.cluster.layout import NODES
 from tests.kube.conftest import Cluster, pod
+from tests.kube.processes import first_process
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
@@ -26,7 +29,9 @@ def database(cluster: Cluster, image: str, name: str, node: str) -> dict[str, An
     return made
 
 
-def test_two_never_run_on_one_volume(cluster: Cluster, namespace: str, built_images: dict[str, str]) -> None:
+@pytest.fixture
+def claimed(cluster: Cluster, namespace: str) -> None:
+    """A volume for databases in the namespace."""
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -34,6 +39,30 @@ def test_two_never_run_on_one_volume(cluster: Cluster, namespace: str, built_ima
         "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     cluster.kubectl("create", "-n", namespace, "-f", "-", given=claim)
+
+
+@pytest.mark.usefixtures("claimed")
+def test_one_that_was_killed_comes_back_in_its_container(
+    cluster: Cluster, namespace: str, built_images: dict[str, str]
+) -> None:
+    """As when a node loses its power: what it left behind names a process that is there again, its own."""
+    assert cluster.own
+    made = database(cluster, built_images["database"], "only", NODES[0].name)
+    made["spec"]["restartPolicy"] = "Always"
+    cluster.kubectl("create", "-n", namespace, "-f", "-", given=made)
+    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "--timeout=120s", "pod/only")
+    process = first_process(cluster.get("pod", "-n", namespace, "only")["metadata"]["uid"])
+    assert process is not None
+
+    os.kill(process, signal.SIGKILL)
+
+    restarted = "jsonpath={.status.containerStatuses[0].restartCount}=1"
+    cluster.kubectl("wait", "-n", namespace, f"--for={restarted}", "--timeout=60s", "pod/only")
+    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "--timeout=60s", "pod/only")
+
+
+@pytest.mark.usefixtures("claimed")
+def test_two_never_run_on_one_volume(cluster: Cluster, namespace: str, built_images: dict[str, str]) -> None:
     first, second = (
         database(cluster, built_images["database"], name, node.name)
         for name, node in zip(("first", "second"), NODES, strict=False)
