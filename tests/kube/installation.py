@@ -6,11 +6,12 @@ import secrets
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
@@ -173,10 +174,17 @@ def answers(address: str) -> bool:
 
 
 @contextmanager
-def installed(kube: Kubectl, images: dict[str, str], *, chart: Path = CHART, **changed: Any) -> Iterator[Installation]:
+def installed(
+    kube: Kubectl,
+    images: dict[str, str],
+    *,
+    chart: Path = CHART,
+    places: Mapping[str, str] = MappingProxyType({}),
+    **changed: Any,
+) -> Iterator[Installation]:
     """Install a platform of `images` in a namespace of its own, with every part running, and leave nothing of it.
 
-    `changed` are values in place of those of `values_for` at the top.
+    `changed` are values in place of those of `values_for` at the top; `places` has the nodes of parts that have one.
     """
     address = next(
         found["address"]
@@ -186,6 +194,9 @@ def installed(kube: Kubectl, images: dict[str, str], *, chart: Path = CHART, **c
     port = free_node_port(kube)
     url = f"http://{address}:{port}"
     values = values_for(images, public_url=url, node_port=port)
+    for part, node in places.items():
+        block = values["database"]["bundled"] if part == "database" else values[part]
+        block["nodeSelector"] = {"kubernetes.io/hostname": node}
     config = values["config"] | changed.pop("config", {})
     made = Installation(
         kube=kube,

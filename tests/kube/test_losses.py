@@ -10,7 +10,7 @@ from tests.kube.cluster import control, machines, node
 from tests.kube.cluster.layout import CONTROL, NODES, Host
 from tests.kube.conftest import say
 from tests.kube.ground import Cluster
-from tests.kube.installation import Installation, installed, until, values_for
+from tests.kube.installation import Installation, installed, until
 from tests.kube.test_platform import both
 from tests.kube.working import answers, nodes_of, only_on, two_at_work, working
 
@@ -22,12 +22,10 @@ def platform(cluster: Cluster, built_images: dict[str, str], astro: str) -> Iter
     """A platform of its own, two people of one group, and an environment whose image no registry has."""
     assert cluster.own
     servers = {"namespacePrefix": "losses-", "reserve": {"memory": 0.1, "cpus": 0.05}}
-    # Not on the node that people's address is at, nor on that of the server that is lost.
-    last = cluster.get("nodes")["items"][-1]["metadata"]["labels"]
-    placed = {"nodeSelector": {"kubernetes.io/hostname": last["kubernetes.io/hostname"]}}
-    values = values_for(built_images | {"astro": astro}, public_url="", node_port=0)
-    database = {"bundled": values["database"]["bundled"] | placed}
-    with installed(cluster, built_images | {"astro": astro}, servers=servers, database=database) as running:
+    first, *_, last = [each["metadata"]["name"] for each in cluster.get("nodes")["items"]]
+    # What is lost is neither people's way in nor both the database and a server.
+    places = {"proxy": first, "database": last}
+    with installed(cluster, built_images | {"astro": astro}, places=places, servers=servers) as running:
         running.kubectl("rollout", "status", "--timeout=600s", f"daemonset/{running.name}-prepuller")
         for name in ("cara", "dan"):
             running.add(name, groups=("survey",))
