@@ -86,11 +86,12 @@ def ensure(
             made |= authorize(authority, domain, before=held.get(f"{authority}-ca", b""))
     for asked, names in certificates.items():
         part, _, authority = asked.partition("@")
+        good = f"{part}-key" in held and still_good(held.get(f"{part}-certificate", b""), names)
         if authority:
             by = {**held, **made}
-            if f"{authority}-ca" in made or not still_good(held.get(f"{part}-certificate", b""), names):
+            if f"{authority}-ca" in made or not good:
                 made |= certify_by(part, names, by[f"{authority}-ca"], by[f"{authority}-ca-key"])
-        elif not still_good(held.get(f"{part}-certificate", b""), names):
+        elif not good:
             made |= certify(part, names, before=held.get(f"{part}-ca", b""))
     missing = [*made]
     data = {key: base64.b64encode(value).decode() for key, value in made.items()}

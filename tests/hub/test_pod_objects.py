@@ -132,6 +132,10 @@ def test_a_server_is_called_as_its_pod_says() -> None:
     assert origin(before, "fd00::1") == "http://[fd00::1]:8888"
     assert origin(now, "10.1.2.3") == "https://10-1-2-3.default-0a1b2c.astro-ada.server.astrocloud.internal:8888"
     assert address_in(str(urlsplit(origin(now, "fd00::1")).hostname)) == "fd00::1"
+    for made in (before, now):  # what a cluster puts into pods besides may come first
+        told = origin(made, "10.1.2.3")
+        made["spec"]["containers"].insert(0, {"name": "mesh"})
+        assert origin(made, "10.1.2.3") == told
 
 
 def test_an_archive_on_a_volume_of_its_own_is_seen_and_not_written() -> None:

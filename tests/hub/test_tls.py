@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from astrocloud.core.cluster import Cluster
@@ -392,6 +397,33 @@ def test_a_server_s_certificate_is_no_part_s(parts: Parts, tmp_path: Path) -> No
         with pytest.raises(ssl.SSLCertVerificationError, match="subtree"):
             connection.request("GET", "/")
         connection.close()
+
+
+def test_an_authority_names_itself_as_it_likes(tmp_path: Path) -> None:
+    """Not every program makes that name of the key as we do."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an observatory's own")])
+    authority = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(b"of another kind than the usual"), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for file, content in (
+        ("servers-ca", authority.public_bytes(pem)),
+        ("servers-ca-key", secret),
+        ("platform-ca", b""),
+    ):
+        (tmp_path / file).write_bytes(content)
+    files = handed(tmp_path / "carol", tmp_path, pod="default-carol", namespace="astro-carol")
+    host = host_of("127.0.0.1", pod="default-carol", namespace="astro-carol")
+
+    with impostor(*files) as server:
+        context = Trust((tmp_path / "servers-ca",)).context()
+        with socket.create_connection(("127.0.0.1", server.server_address[1])) as raw:
+            context.wrap_socket(raw, server_hostname=host).close()
 
 
 async def by_aiohttp(url: str, trust: Trust) -> str:

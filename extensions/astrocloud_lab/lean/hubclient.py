@@ -113,6 +113,8 @@ async def fetch(
     if context is not None:
         others.pop("ssl", None)
     if others or not url.startswith(("http://", "https://") if context is not None else "http://"):
+        if context is not None:
+            others["ssl"] = context
         # The real module, not this one: the curtain is up whenever a request is made.
         from jupyterhub.httpclient import fetch as stock_fetch
 

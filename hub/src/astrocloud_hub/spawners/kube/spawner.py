@@ -28,7 +28,7 @@ from astrocloud_hub.spawners.kube.ends import (
 )
 from astrocloud_hub.spawners.kube.fleet import Fleet
 from astrocloud_hub.spawners.kube.folders import FolderMaker
-from astrocloud_hub.spawners.kube.models import SERVER_PORT, Json, Placement, ServerPlan, server_label
+from astrocloud_hub.spawners.kube.models import CONTAINER, SERVER_PORT, Json, Placement, ServerPlan, server_label
 from astrocloud_hub.spawners.kube.room import quantity
 from astrocloud_hub.spawners.kube.watching import Key
 from astrocloud_hub.spawners.models import Limits, Person
@@ -312,7 +312,10 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         """Return where the server is by its pod: the hub may have been killed before it wrote that down."""
         address = (self._last_seen or {}).get("status", {}).get("podIP")
         if address and self.server is not None:
-            return f"{origin(self._last_seen, address)}{self.server.base_url}"
+            found = origin(self._last_seen, address)
+            # Who asks takes over host and port, but not this: JupyterHub 6.1 sets `protocol`, which is nothing.
+            self.server.proto = found.partition(":")[0]
+            return f"{found}{self.server.base_url}"
         return str(await super().get_url())
 
     @classmethod
@@ -436,7 +439,9 @@ def origin(pod: Json | None, address: str) -> str:
     It is the pod that says so: one that was started before TLS was switched on goes on as it was.
     """
     assert pod is not None
-    if pod["spec"]["containers"][0]["ports"][0].get("name") == objects.SECURE:
+    # Whatever else a cluster puts into pods may come first.
+    (server,) = (each for each in pod["spec"]["containers"] if each["name"] == CONTAINER)
+    if any(port.get("name") == objects.SECURE for port in server.get("ports") or []):
         metadata = pod["metadata"]
         host = host_of(address, pod=metadata["name"], namespace=metadata["namespace"])
         return f"https://{host}:{SERVER_PORT}"
