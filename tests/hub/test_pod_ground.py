@@ -39,6 +39,52 @@ def fleet_of(api: Any, *sizes: SimpleNamespace, servers: int = 3) -> fleet.Fleet
     return fleet.fleet_of(api, cluster=cluster(), catalogue=catalogue, servers=servers)
 
 
+class Slow(Api):
+    """One that counts with a quota of before for a moment after it was changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[str] = []
+        self.created: list[str] = []
+
+    async def get(self, path: str, **query: str) -> dict[str, Any]:
+        if path.startswith("/api/v1/namespaces/astro-"):
+            raise fleet.ClusterError(404, "not found")
+        return await super().get(path, **query)
+
+    async def apply(self, made: dict[str, Any]) -> None:
+        """Take everything."""
+
+    async def create(self, made: dict[str, Any]) -> dict[str, Any]:
+        kind = made["kind"]
+        if kind in {"PersistentVolumeClaim", "Pod"} and self.refused.count(kind) < 2:
+            self.refused.append(kind)
+            raise fleet.ClusterError(403, "exceeded quota: astrocloud, requested: x=1, used: x=1, limited: x=1")
+        self.created.append(kind)
+        return made
+
+
+async def test_a_quota_that_was_just_raised_refuses_nobody() -> None:
+    api = Slow()
+    found = fleet_of(api)
+    await found.ensure_namespace(ADA)
+    await found.create_pod(plan())
+
+    assert api.refused == ["PersistentVolumeClaim"] * 2 + ["Pod"] * 2
+    assert {"PersistentVolumeClaim", "Pod"} <= set(api.created)
+
+
+async def test_a_quota_that_is_used_up_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "_QUOTA_SETTLES_S", 0)
+    api = Slow()
+
+    with pytest.raises(HubError) as refused:
+        await fleet_of(api).ensure_namespace(ADA)
+
+    assert refused.value.code == "server-quota"
+    assert api.refused == ["PersistentVolumeClaim"]
+
+
 def volume_and_claims(there: Ground) -> tuple[dict[str, Any], dict[str, str]]:
     made = {each["kind"]: each for each in objects.namespace_objects(there, ADA)}
     pod = objects.pod(there, plan())

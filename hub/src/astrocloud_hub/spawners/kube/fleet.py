@@ -41,6 +41,8 @@ _CREATED_ONCE: Final = frozenset({"PersistentVolume", "PersistentVolumeClaim", "
 """What cannot be changed once it is there."""
 
 _TREE_KEPT_S: Final = 30
+_QUOTA_SETTLES_S: Final = 5
+"""How long after it was changed the cluster may still count with a quota as it was before, in seconds."""
 """How long the tree is taken to be where it was: the claim may have been made anew on other bytes."""
 
 _log = structlog.get_logger()
@@ -80,6 +82,7 @@ class Fleet:
         self._ground: Ground | None = None
         self._ground_until = 0.0
         self._made: dict[str, str] = {}
+        self._quota_set: dict[str, float] = {}
         self._starting = asyncio.Lock()
         labels = Ground(cluster=cluster, tree={}, quota=quota).pod_labels
         self.watch = PodWatch(api=api, labels=labels)
@@ -201,6 +204,7 @@ class Fleet:
 
     async def _make_all(self, made: Sequence[Json]) -> None:
         namespace, *rest = made
+        self._quota_set[namespace["metadata"]["name"]] = time.monotonic()
         digest = namespace["metadata"]["annotations"]
         # It says what is in it when all of that is there.
         await self._api.apply({**namespace, "metadata": {**namespace["metadata"], "annotations": {}}})
@@ -219,12 +223,24 @@ class Fleet:
             await self._api.apply(made)
             return False
         try:
-            await self._api.create(made)
+            await self._create(made)
         except ClusterError as err:
             if err.status != 409:
                 raise
             return False
         return True
+
+    async def _create(self, made: Json) -> Json:
+        """Create an object; once more if it is too much for a quota that has just been changed."""
+        changed_s = self._quota_set.get(made["metadata"].get("namespace", ""), -_QUOTA_SETTLES_S)
+        while True:
+            try:
+                return await self._api.create(made)
+            except ClusterError as err:
+                settled = time.monotonic() - changed_s >= _QUOTA_SETTLES_S
+                if settled or err.status != 403 or "exceeded quota" not in err.message:
+                    raise
+            await asyncio.sleep(0.2)
 
     async def _free(self, made: Json) -> None:
         """Let a volume be claimed again whose claim went with a namespace that somebody deleted."""
@@ -240,13 +256,13 @@ class Fleet:
         made = objects.pod(self._ground or await self.ground(), plan)
         try:
             try:
-                return await self._api.create(made)
+                return await self._create(made)
             except ClusterError as err:
                 # Somebody deleted the namespace since it was made.
                 if err.status != 404 or self._made.pop(namespace, None) is None:
                     raise
             await self.ensure_namespace(plan.person)
-            return await self._api.create(made)
+            return await self._create(made)
         except ClusterError as err:
             raise refusal(err.status, err.message, namespace=namespace) from err
 
