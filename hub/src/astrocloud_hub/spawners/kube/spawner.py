@@ -415,7 +415,10 @@ class _Start:
         if kind == "pull-again" and waited_s >= _PULL_AGAIN_S:
             raise starts.image_failure(node_of(pod), seen.trouble)
         if kind in {"placed", "queue"} and waited_s >= _MOUNT_AGAIN_S:
-            raise HubError("server-volume", node=node_of(pod) or "-", reason=seen.trouble)
+            reason, node = seen.trouble.rstrip("."), node_of(pod)
+            if not node:
+                raise HubError("server-volume-unbound", reason=reason)
+            raise HubError("server-volume", node=node, reason=reason)
         limit_s = self._spawner.ready_timeout_s
         if seen.address and waited_s >= limit_s:
             raise HubError("server-slow", seconds=limit_s, log="")
