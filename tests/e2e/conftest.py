@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from tests.e2e import on_cluster
 from tests.e2e.cast import cast, run  # noqa: F401 - fixtures
 from tests.e2e.my_files import felt  # noqa: F401 - a fixture
 from tests.kube.conftest import cluster  # noqa: F401 - a fixture
 from tests.support.platform import Platform, running_platform
+
+# Its own five seconds are too few for a page on a machine that is busy with other tests.
+expect.set_options(timeout=30_000)
 
 CHROMIUM_OPTIONS = [
     "--disable-gpu",
