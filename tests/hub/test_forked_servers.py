@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,14 @@ def look(platform: Platform) -> dict[str, Any]:
 
 def last_start(platform: Platform) -> dict[str, Any]:
     return platform.events("server-started")[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hang_ups() -> Iterator[None]:
+    """Who runs the tests may have ignored them (``nohup``), and that is inherited by what is not forked."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="module")
