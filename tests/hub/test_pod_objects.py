@@ -6,6 +6,7 @@
 import base64
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,17 @@ def test_a_server_that_has_started_is_held_to_what_was_chosen() -> None:
 
     assert limits["cpu"] == "2000m"
     assert patch["spec"]["containers"] == [{"name": "notebook", "resources": {"limits": {"cpu": "1000m"}}}]
+
+
+@pytest.mark.parametrize("guide", ["operator/kubernetes.md", "zh/operator/kubernetes.md"])
+def test_the_guide_s_way_to_end_all_servers_ends_those_of_the_release_and_no_others(guide: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / guide).read_text(encoding="utf-8")
+    (selector,) = re.findall(r"kubectl delete pods --all-namespaces \\\n *-l (\S+)", text)
+    named = dict(pair.split("=") for pair in selector.split(","))
+    labels = objects.pod(ground(), plan())["metadata"]["labels"]
+    assert named.items() <= labels.items()
+    # Other charts, too, have pods with the component "server".
+    assert {"astrocloud.org/release", "astrocloud.org/release-namespace"} <= named.keys()
 
 
 def test_the_token_is_in_no_repr() -> None:
