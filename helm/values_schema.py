@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, create_model
 
-from astrocloud.config import Block, Config
+from astrocloud.config import Block, Config, LocalizedText
 from astrocloud.core.runtime import SERVICES
+from astrocloud.environments import load_catalogue
+from astrocloud.environments.models import IDENTIFIER, ImageMenu, ResourceChoice
 
 FILE: Final = Path(__file__).parent / "astrocloud" / "values.schema.json"
 
@@ -287,11 +289,38 @@ class Storage(Block):
     """Data that everybody reads."""
 
 
-class EnvironmentImage(Block):
-    """What a server of one environment runs."""
+class EnvironmentImage(ImageMenu):
+    """What a server of one environment runs, and what the menu says of it in place of the environment's own words."""
 
     image: Image
     """Its image."""
+    command: list[str] = []
+    """What starts a server in it, such as `[jupyterhub-singleuser]` for an image that knows nothing of the platform;
+    empty: the platform's own start."""
+
+
+class OwnEnvironment(EnvironmentImage):
+    """An environment that the platform does not bring along."""
+
+    name: LocalizedText
+    """What the menu calls it."""
+    description: LocalizedText
+    """What it is good for, in one or two sentences."""
+    resources: tuple[ResourceChoice, ...] = Field(min_length=1)
+    """The sizes that can be picked; the first is the default."""
+
+
+class _Offered(Block):
+    model_config = ConfigDict(extra="allow", json_schema_extra={"propertyNames": {"pattern": IDENTIFIER}})
+    __pydantic_extra__: dict[str, OwnEnvironment]
+
+
+_BROUGHT: Final[dict[str, Any]] = {
+    environment.id: (EnvironmentImage | None, Field(default=None, description=f"{environment.name.en}."))
+    for environment in load_catalogue()
+}
+OfferedEnvironments = create_model("OfferedEnvironments", __base__=_Offered, **_BROUGHT)
+"""The environments on the menu: those that the platform describes, and the operator's own."""
 
 
 class Reserve(Block):
@@ -463,8 +492,8 @@ class Values(Block):
     """The proxy."""
     services: Services
     """The platform's services."""
-    environments: dict[str, EnvironmentImage] = {}
-    """The images of the environments on the menu, by their ids."""
+    environments: OfferedEnvironments
+    """The environments on the menu, by their ids."""
     servers: ServerPods = ServerPods()
     """People's own servers."""
     database: Database

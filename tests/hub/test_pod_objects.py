@@ -59,6 +59,7 @@ def plan(**changes: Any) -> ServerPlan:
         "environment": "astro",
         "size": "small",
         "image": "registry.example.org/astro@sha256:" + "0" * 64,
+        "pull_policy": "IfNotPresent",
         "command": ("python", "-m", "astrocloud_lab.serve", "--HubAuth.cache_max_age=20"),
         "variables": {"HOME": "/home/ada", "USER": "ada", "JUPYTERHUB_API_TOKEN": "a-token"},
         "limits": Limits(memory_bytes=2 * GIB, processes=512, cpus=1),

@@ -46,7 +46,12 @@ class PodPlatform(Platform):
             "hub": "http://localhost",
             "services": {"portal": "http://localhost"},
             "database": {"host": "localhost"},
-            "servers": {"namespace_prefix": prefix, "tree_claim": "tree", "environments": images, **(servers or {})},
+            "servers": {
+                "namespace_prefix": prefix,
+                "tree_claim": "tree",
+                "environments": {name: {"image": each} for name, each in images.items()},
+                **(servers or {}),
+            },
         }
         told = {"cluster": described, "tree": str(tree), "here": BRIDGE_ADDRESS, "servers": 3, "stub": stub}
         super().__init__(

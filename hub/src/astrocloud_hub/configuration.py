@@ -209,7 +209,7 @@ def _pods(c: HubConfig, config: Config, runtime: ClusterRuntime, secrets: Secret
     if runtime.cluster.tls.internal:
         authority = ServerAuthority(runtime.secrets)
         c.AstrocloudHub.trust = Trust((*runtime.trust.authorities, runtime.secrets / "servers-ca"))
-    source = CatalogueSource(config=config)
+    source = CatalogueSource(config=config, cluster=runtime.cluster)
     c.PodSpawner.environment_source = source
     c.PodSpawner.fleet_source = partial(
         fleet_of,

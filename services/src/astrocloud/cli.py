@@ -264,6 +264,8 @@ def _restore(options: argparse.Namespace) -> int:
 def _canary(options: argparse.Namespace) -> int:
     import asyncio
 
+    from astrocloud.core.cluster import read_cluster
+    from astrocloud.environments.offered import offered
     from astrocloud.operations.canary import SECRET, Plan, try_out
     from astrocloud.operations.hub import HubClient
 
@@ -282,7 +284,7 @@ def _canary(options: argparse.Namespace) -> int:
         username=name,
         password=password,
         token=SecretStr(token) if token else None,
-        environment=options.environment or config.environments.default,
+        environment=options.environment or offered(config, read_cluster(data)).default.id,
         # From a pod the way in that people take may not be open.
         connect_to=runtime.proxy_url if isinstance(runtime, ClusterRuntime) and not options.url else "",
         trust=runtime.trust,

@@ -54,19 +54,19 @@ class CatalogueMenu:
     """
 
     def __init__(self, *, config: Config, data: DataFolder) -> None:
-        from astrocloud.environments import load_catalogue, load_tutorials, local_builder
+        from astrocloud.environments import load_tutorials, local_builder, offered
 
-        self._catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
         cluster = read_cluster(data)
-        # On a cluster there is what there are images of, and the nodes fetch those.
-        self._images = None if cluster is None else frozenset(cluster.servers.environments)
+        self._catalogue = offered(config, cluster)
+        # The nodes of a cluster fetch the images.
+        self._always_ready = cluster is not None
         self._tutorials = load_tutorials(config.tutorials)
         self._builder = local_builder(config, data)
         self._known: dict[str, tuple[float, str]] = {}
 
     def environments(self) -> "Sequence[Environment]":
         """Return the environments, the one to offer first in front."""
-        return tuple(e for e in self._catalogue if self._images is None or e.id in self._images)
+        return tuple(self._catalogue)
 
     def tutorials(self) -> "Mapping[str, Tutorial]":
         """Return id -> tutorial, in the order in which the environments list them."""
@@ -75,8 +75,8 @@ class CatalogueMenu:
 
     def state(self, environment: str) -> str:
         """Return ``ready``, ``making`` or ``absent``, looked up at most every two seconds."""
-        if self._images is not None:
-            return "ready" if environment in self._images else "absent"
+        if self._always_ready:
+            return "ready" if environment in self._catalogue else "absent"
         until, state = self._known.get(environment, (0.0, ""))
         if time.monotonic() >= until:
             chosen = self._catalogue.get(environment)

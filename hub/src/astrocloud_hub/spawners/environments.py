@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Protocol
 
 from astrocloud.config import Config
+from astrocloud.core.cluster import Cluster
 from astrocloud.core.layout import DataFolder, project_folder
 from astrocloud.environments.builder import local_builder
-from astrocloud.environments.catalogue import Catalogue, load_catalogue
+from astrocloud.environments.catalogue import Catalogue
 from astrocloud.environments.models import BuiltEnvironment, Environment, Progress
+from astrocloud.environments.offered import offered
 
 
 class EnvironmentSource(Protocol):
@@ -44,18 +46,20 @@ class CatalogueSource:
     ----------
     config
         Where the catalogue is, and which environment comes first.
+    cluster
+        What the chart says of the cluster, its images among it; `None` on one machine.
     """
 
-    def __init__(self, *, config: Config) -> None:
+    def __init__(self, *, config: Config, cluster: Cluster | None = None) -> None:
         self._config = config
+        self._cluster = cluster
         self._catalogue: Catalogue | None = None
 
     @property
     def catalogue(self) -> Catalogue:
         """The environments there are, read at first use."""
         if self._catalogue is None:
-            settings = self._config.environments
-            self._catalogue = load_catalogue(settings.folder, default=settings.default)
+            self._catalogue = offered(self._config, self._cluster)
         return self._catalogue
 
 

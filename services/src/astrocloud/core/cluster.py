@@ -72,6 +72,19 @@ class ClusterReserve(ClusterBlock):
     """The part of its processors."""
 
 
+class ClusterEnvironment(ClusterBlock):
+    """An environment as people's servers are started from it."""
+
+    image: str
+    """Its image, best by digest."""
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When a node asks the registry for it."""
+    command: tuple[str, ...] = ()
+    """What starts a server in it, without the shell; empty: the platform's own start."""
+    menu: dict[str, Any] = {}
+    """What the menu says of it, in place of what its ``environment.yaml`` says: `environments.models.ImageMenu`."""
+
+
 class ClusterServers(ClusterBlock):
     """What people's servers are made of."""
 
@@ -95,8 +108,8 @@ class ClusterServers(ClusterBlock):
     """Sign-ins to registries, by their names in the platform's namespace."""
     priority_class: str = ""
     """Their priority class, if there is one."""
-    environments: dict[str, str] = {}
-    """The id of an environment -> its image, best by digest."""
+    environments: dict[str, ClusterEnvironment] = {}
+    """The environments that people can pick, by their ids."""
     reserve: ClusterReserve = ClusterReserve()
     """How much of its limits a server is sure of."""
     queue_wait_s: int = Field(default=6, ge=0, le=3600)

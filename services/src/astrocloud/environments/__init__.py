@@ -2,7 +2,7 @@
 
 The rest of the platform uses what is named here::
 
-    catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
+    catalogue = offered(config, cluster)    # on a cluster: the images that the operator names
     builder = local_builder(config, data)
     built = await builder.ensure(catalogue.get("astro"), on_progress=print)
     built.python, built.path, built.base_prefix    # to start a server with; a sandbox shows both folders read-only
@@ -20,6 +20,7 @@ from astrocloud.environments.models import (
     ResourceChoice,
     Tutorial,
 )
+from astrocloud.environments.offered import offered
 
 __all__ = [
     "STAGES",
@@ -40,4 +41,5 @@ __all__ = [
     "load_environment",
     "load_tutorials",
     "local_builder",
+    "offered",
 ]

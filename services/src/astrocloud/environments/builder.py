@@ -147,7 +147,7 @@ class EnvironmentBuilder:
     async def interpreter(self, environment: Environment) -> Interpreter:
         """Return the Python to make `environment` from. Raises `BuildError` when none fits."""
         paths = [self._python.resolve()] if self._python is not None else candidates()
-        needs = environment.file.python
+        needs = environment.python
         chosen, found = await choose(needs, paths)
         if chosen is None:
             listed = ", ".join(found) or "none"

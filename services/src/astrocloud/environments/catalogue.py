@@ -11,7 +11,7 @@ import yaml
 from packaging.markers import Marker, default_environment
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from astrocloud.config import LocalizedText
 from astrocloud.core.layout import project_folder
@@ -99,9 +99,15 @@ def load_catalogue(folder: Path | None = None, *, default: str | None = None) ->
             found[environment.id] = environment
     if not found:
         raise CatalogueError("environment-folder", folder=str(folder) if folder else "images")
-    if default is not None and default not in found:
-        raise UnknownEnvironment("environment-unknown", environment=default[:64], allowed=", ".join(sorted(found)))
-    return Catalogue(found, default=default)
+    return catalogue_of(found, default=default)
+
+
+def catalogue_of(environments: Mapping[str, Environment], *, default: str | None) -> Catalogue:
+    """Return a catalogue of `environments`. Raises `UnknownEnvironment` if `default` is none of them."""
+    if default is not None and default not in environments:
+        allowed = ", ".join(sorted(environments))
+        raise UnknownEnvironment("environment-unknown", environment=default[:64], allowed=allowed)
+    return Catalogue(environments, default=default)
 
 
 def load_environment(file: Path) -> Environment:
@@ -132,10 +138,11 @@ def load_environment(file: Path) -> Environment:
             raise _wrong(file, f"software.{position}", package, f"a package of {LOCK_NAME} that is installed on Linux")
         software[package] = version
     return Environment(
-        file=described,
+        menu=described,
+        software=software,
+        python=described.python,
         folder=file.parent.absolute(),
         lock_hash=hashlib.sha256(content).hexdigest(),
-        software=software,
     )
 
 
@@ -209,17 +216,17 @@ def _parse(file: Path) -> EnvironmentFile:
     try:
         return EnvironmentFile.model_validate(document)
     except ValidationError as err:
-        first = err.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        value = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
-        raise _wrong(file, key, value, _allowed(first["type"], first["msg"])) from None
+        raise _wrong(file, *what_is_wrong(err, EnvironmentFile)) from None
 
 
-def _allowed(kind: str, message: str) -> str:
-    """Return what would be allowed, from pydantic's own sentence."""
-    if kind == "extra_forbidden":
-        return f"no such key; the keys are {', '.join(EnvironmentFile.model_fields)}"
-    return message[:1].lower() + message[1:]
+def what_is_wrong(err: ValidationError, model: type[BaseModel]) -> tuple[str, str, str]:
+    """Return key, value and what would be allowed, of the first thing that is wrong."""
+    first = err.errors(include_url=False, include_context=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    value = "missing" if first["type"] == "missing" else repr(first["input"])[:80]
+    if first["type"] == "extra_forbidden":
+        return key, value, f"no such key; the keys are {', '.join(model.model_fields)}"
+    return key, value, first["msg"][:1].lower() + first["msg"][1:]
 
 
 def _wrong(file: Path, key: str, value: str, allowed: str) -> CatalogueError:

@@ -3,7 +3,7 @@
 ::
 
     ConfigError
-    └── CatalogueError      environment-file, environment-folder, tutorial-file: a file of the catalogue is wrong
+    └── CatalogueError      environment-file, -folder, -image, -none, tutorial-file: the catalogue is wrong
     RequestError
     └── UnknownEnvironment  environment-unknown: no environment (or size of it) of that name
     StartError

@@ -1,18 +1,35 @@
 """What the catalogue of environments, its builder and its readers pass between them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ByteSize, Field
+from pydantic import BeforeValidator, ByteSize, Field, WithJsonSchema
 
 from astrocloud.config import Block, LocalizedText
 from astrocloud.core import words
 
-Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+IDENTIFIER: Final = r"^[a-z][a-z0-9-]{0,30}$"
+
+Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
 """A short name of ours: it stands in addresses, file names and user options."""
+
+
+def _kubernetes(value: object) -> object:
+    """Return a quantity of bytes as Kubernetes writes it as others do: ``2Gi`` is ``2GiB``."""
+    return f"{value}B" if isinstance(value, str) and re.search(r"[0-9] *[kKMGT]i?$", value) else value
+
+
+_MEMORY: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([kKMGT]i?B?)?$"},
+        {"type": "integer", "minimum": 256 * 2**20},
+    ]
+}
+Memory = Annotated[ByteSize, BeforeValidator(_kubernetes), WithJsonSchema(_MEMORY)]
 
 
 class ResourceChoice(Block):
@@ -22,8 +39,9 @@ class ResourceChoice(Block):
     """What user options and the API call it."""
     name: LocalizedText
     """What the menu calls it."""
-    memory: ByteSize = Field(ge=256 * 2**20)
-    """The most memory all of the server's processes may use together, in bytes; written ``2GiB`` in the file."""
+    memory: Memory = Field(ge=256 * 2**20)
+    """The most memory all of the server's processes may use together, in bytes; written ``2GiB`` in the file, or as
+    Kubernetes writes it, ``2Gi``."""
     cpus: float = Field(gt=0, le=1024)
     """How many processors' worth of time, at most."""
     processes: int = Field(ge=32, le=1_000_000)
@@ -41,8 +59,8 @@ class Deprecation(Block):
     """The environment to pick in its place, if there is one."""
 
 
-class EnvironmentFile(Block):
-    """What ``environment.yaml`` holds."""
+class MenuEntry(Block):
+    """What the menu says of an environment."""
 
     id: Identifier
     """The environment's id; also the name of its folder."""
@@ -50,10 +68,6 @@ class EnvironmentFile(Block):
     """What the menu calls it."""
     description: LocalizedText
     """What it is good for, in one or two sentences."""
-    python: str = ">=3.11,<3.14"
-    """The Python versions that the lock was tried with (a version specifier)."""
-    software: tuple[str, ...] = Field(min_length=1)
-    """The packages worth telling people about, by their names in the lock; versions are read from it."""
     resources: tuple[ResourceChoice, ...] = Field(min_length=1)
     """The sizes that can be picked; the first is the default."""
     tutorials: tuple[Identifier, ...] = ()
@@ -62,52 +76,82 @@ class EnvironmentFile(Block):
     """Set when people should move to another environment."""
 
 
-@dataclass(frozen=True)
-class Environment:
-    """One environment of the catalogue: what its file says, and what its lock says."""
+class EnvironmentFile(MenuEntry):
+    """What ``environment.yaml`` holds."""
 
-    file: EnvironmentFile
-    """What ``environment.yaml`` says."""
-    folder: Path
-    """The folder that holds ``environment.yaml`` and ``requirements.txt``."""
-    lock_hash: str
-    """SHA-256 of the lock, in hex."""
+    python: str = ">=3.11,<3.14"
+    """The Python versions that the lock was tried with (a version specifier)."""
+    software: tuple[str, ...] = Field(min_length=1)
+    """The packages worth telling people about, by their names in the lock; versions are read from it."""
+
+
+class ImageMenu(Block):
+    """What an operator says of an environment that is an image, in place of its ``environment.yaml`` if it has one."""
+
+    name: LocalizedText | None = None
+    """What the menu calls it."""
+    description: LocalizedText | None = None
+    """What it is good for, in one or two sentences."""
+    software: dict[str, str] | None = None
+    """Name -> version of the software worth telling people about."""
+    resources: tuple[ResourceChoice, ...] | None = Field(default=None, min_length=1)
+    """The sizes that can be picked; the first is the default."""
+    tutorials: tuple[Identifier, ...] | None = None
+    """The tutorials that run in it, in the order in which they should be read."""
+    deprecated: Deprecation | None = None
+    """Set when people should move to another environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """One environment of the catalogue: what the menu says of it, and where it comes from."""
+
+    menu: MenuEntry
+    """What the menu says."""
     software: Mapping[str, str]
-    """Name -> version of the software worth telling, in the file's order."""
+    """Name -> version of the software worth telling, in the order in which it was written down."""
+    python: str = ""
+    """The Python versions that the lock was tried with (a version specifier)."""
+    folder: Path | None = None
+    """The folder that holds ``environment.yaml`` and ``requirements.txt``; `None` for what is an image and no more."""
+    lock_hash: str = ""
+    """SHA-256 of the lock, in hex; empty without one."""
 
     @property
     def id(self) -> str:
         """The environment's id."""
-        return self.file.id
+        return self.menu.id
 
     @property
     def name(self) -> LocalizedText:
         """What the menu calls it."""
-        return self.file.name
+        return self.menu.name
 
     @property
     def description(self) -> LocalizedText:
         """What it is good for."""
-        return self.file.description
+        return self.menu.description
 
     @property
     def resources(self) -> tuple[ResourceChoice, ...]:
         """The sizes that can be picked; the first is the default."""
-        return self.file.resources
+        return self.menu.resources
 
     @property
     def tutorials(self) -> tuple[str, ...]:
         """The ids of the tutorials that run in it."""
-        return self.file.tutorials
+        return self.menu.tutorials
 
     @property
     def deprecated(self) -> Deprecation | None:
         """Why it should not be picked any more, or `None`."""
-        return self.file.deprecated
+        return self.menu.deprecated
 
     @property
     def lock(self) -> Path:
-        """The lock: every package with its version and hashes."""
+        """The lock: every package with its version and hashes. Raises `ValueError` for what is only an image."""
+        if self.folder is None:
+            raise ValueError(f"environment {self.id} is an image and has no lock")
         return self.folder / "requirements.txt"
 
     @property

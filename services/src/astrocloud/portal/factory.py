@@ -57,8 +57,9 @@ def build_portal(
     async def database_state() -> str:
         return await asyncio.to_thread(_database_state, engine)
 
+    first = menu.environments()[0]
+
     async def environment_state() -> str:
-        first = menu.environments()[0]
         state = await asyncio.to_thread(menu.state, first.id)
         return "ok" if state == "ready" else state
 
@@ -67,7 +68,9 @@ def build_portal(
         return all(state == "ok" for state in states)
 
     proxy_state = answers(f"{runtime.proxy_url}/services/portal/health", trust)
-    trials = _trials(config=config, runtime=runtime, secrets=secrets, engine=engine, ready=started)
+    trials = _trials(
+        config=config, runtime=runtime, secrets=secrets, engine=engine, environment=first.id, ready=started
+    )
     secure = runtime.public_url.startswith("https://")
     health = Health(
         checks={
@@ -76,7 +79,7 @@ def build_portal(
             "hub": hub_state,
             "database": database_state,
             "files": files(f"{runtime.service_url('vospace')}/services/vospace/ready", trust),
-            f"environment:{menu.environments()[0].id}": environment_state,
+            f"environment:{first.id}": environment_state,
             "isolation": isolation,
             **({"canary": trials.state} if trials else {}),
         }
@@ -107,7 +110,13 @@ def build_portal(
 
 
 def _trials(
-    *, config: Config, runtime: Runtime, secrets: SecretFiles, engine: Engine, ready: Callable[[], Awaitable[bool]]
+    *,
+    config: Config,
+    runtime: Runtime,
+    secrets: SecretFiles,
+    engine: Engine,
+    environment: str,
+    ready: Callable[[], Awaitable[bool]],
 ) -> Trials | None:
     """Return the trial sessions that the configuration wants, if any."""
     if not config.canary.every_s:
@@ -116,7 +125,7 @@ def _trials(
         url=runtime.public_url,
         username=config.canary.username,
         password=secrets.get(SECRET),
-        environment=config.environments.default,
+        environment=environment,
         connect_to=runtime.proxy_url if isinstance(runtime, ClusterRuntime) else "",
         trust=runtime.trust,
         start_within_s=config.servers.start_timeout_s,

@@ -7,13 +7,12 @@ from typing import Any
 
 from astrocloud.config import Config
 from astrocloud.core.layout import DataFolder
-from astrocloud.environments import Catalogue, EnvironmentBuilder, Progress, load_catalogue, local_builder
+from astrocloud.environments import Catalogue, EnvironmentBuilder, Progress, local_builder, offered
 
 
 def catalogue_and_builder(config: Config, data: DataFolder) -> tuple[Catalogue, EnvironmentBuilder]:
     """Return what can be picked, and what makes it on this machine."""
-    catalogue = load_catalogue(config.environments.folder, default=config.environments.default)
-    return catalogue, local_builder(config, data)
+    return offered(config, None), local_builder(config, data)
 
 
 def list_environments(config: Config, data: DataFolder) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from astrocloud.core.cluster import Cluster
+from astrocloud.core.cluster import Cluster, ClusterEnvironment
 from astrocloud.core.layout import DataFolder
 from astrocloud.environments.models import ResourceChoice
 from astrocloud_hub.errors import HubError
@@ -108,8 +108,8 @@ class Fleet:
         """Return the name of a person's namespace."""
         return f"{self._cluster.servers.namespace_prefix}{username}"
 
-    def image(self, environment: str) -> str:
-        """Return the image of an environment. Raises `HubError` ``server-environment-image``."""
+    def environment(self, environment: str) -> ClusterEnvironment:
+        """Return what servers of an environment are started from. Raises `HubError` ``server-environment-image``."""
         images = self._cluster.servers.environments
         if environment not in images:
             raise HubError(

@@ -126,6 +126,8 @@ class ServerPlan:
     """The id of its size."""
     image: str
     """The environment's image."""
+    pull_policy: str
+    """When a node asks the registry for it."""
     command: tuple[str, ...]
     variables: dict[str, str] = field(repr=False)
     """The server's environment, with secrets."""

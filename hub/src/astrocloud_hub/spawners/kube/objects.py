@@ -306,7 +306,7 @@ def _container(ground: Ground, plan: ServerPlan) -> Json:
     return {
         "name": CONTAINER,
         "image": plan.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": plan.pull_policy,
         "command": ["/bin/sh", "-c", START, "astrocloud-server", *plan.command],
         # The home is entered by the server itself: one that cannot be would keep the container from starting.
         "workingDir": "/",

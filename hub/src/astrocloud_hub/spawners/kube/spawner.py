@@ -11,6 +11,7 @@ from kubespawner import KubeSpawner
 from kubespawner.clients import shared_client
 from traitlets import Any as AnyTrait
 
+from astrocloud.core.cluster import ClusterEnvironment
 from astrocloud_hub.errors import HubError
 from astrocloud_hub.hosts import host_of
 from astrocloud_hub.language import current_language
@@ -130,7 +131,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         except TimeoutError as err:
             raise HubError("server-cluster", reason="its API does not answer") from err
         options, person, _state = await self.read_request()
-        self.image = fleet.image(options.environment.id)
+        self.image = fleet.environment(options.environment.id).image
         self._stages.tell("namespace", 4)
         maker: FolderMaker = self.folders
         await asyncio.gather(fleet.ensure_namespace(person), maker.ensure(person), self._end_leftovers(fleet))
@@ -198,19 +199,28 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         if authority is not None:
             variables |= authority.variables(pod=self.pod_name, namespace=self.namespace)
             variables["JUPYTERHUB_SERVICE_URL"] = variables["JUPYTERHUB_SERVICE_URL"].replace("http:", "https:", 1)
+        environment = fleet.environment(options.environment.id)
         return ServerPlan(
             person=person,
             server=self.name,
             pod=self.pod_name,
             environment=options.environment.id,
             size=size.id,
-            image=self.image,
-            command=(*self.command, *self.get_args()),
+            image=environment.image,
+            pull_policy=environment.pull_policy,
+            command=(*self._command(environment, home), *self.get_args()),
             variables=variables,
             limits=limits,
             placement=Placement(avoid=fleet.storage.unwell),
             tls=authority is not None,
         )
+
+    def _command(self, environment: ClusterEnvironment, home: str) -> tuple[str, ...]:
+        """Return what starts a server in an environment's image."""
+        if not environment.command:
+            return tuple(self.command)
+        # As the platform's own start has it: a path in the server is the path in VOSpace, and one begins at home.
+        return (*environment.command, "--ServerApp.root_dir=/", f"--ServerApp.preferred_dir={home}")
 
     # While it runs
 
