@@ -36,10 +36,10 @@ def node_of(platform: Installation, name: str) -> str:
 
 
 @asynccontextmanager
-async def working(platform: Installation, name: str) -> AsyncIterator[Worker]:
+async def working(platform: Installation, name: str, *, environment: str = "astro") -> AsyncIterator[Worker]:
     async with platform.person(name) as person:
         assert (await person.sign_in())[0] == 200
-        await person.start_server(environment="astro")
+        await person.start_server(environment=environment)
         base = await person.enter_server()
         kernel = await person.start_kernel(base)
         try:
@@ -76,13 +76,13 @@ def nodes_of(platform: Installation) -> list[str]:
 
 
 @asynccontextmanager
-async def two_at_work(platform: Installation) -> AsyncIterator[tuple[Worker, Worker]]:
-    """Two people with servers on the first node and the second."""
-    first, second = nodes_of(platform)[:2]
+async def two_at_work(platform: Installation, *, other: int = 1) -> AsyncIterator[tuple[Worker, Worker]]:
+    """Two people with servers on the first node and another one, by default the second."""
+    nodes = nodes_of(platform)
     async with AsyncExitStack() as stack:
-        with only_on(platform, first):
+        with only_on(platform, nodes[0]):
             cara = await stack.enter_async_context(working(platform, "cara"))
-        with only_on(platform, second):
+        with only_on(platform, nodes[other]):
             dan = await stack.enter_async_context(working(platform, "dan"))
         yield cara, dan
 
