@@ -71,8 +71,11 @@ def write(home: Path, name: str, data: bytes = b"x") -> Path:
     for folder in reversed([each for each in file.parents if home in each.parents]):
         if not folder.exists():
             folder.mkdir()
+            # Their umask is 007: what everybody may read is shown without a sign-in where the home may be passed.
+            folder.chmod(0o770)
             os.chown(folder, owner.st_uid, owner.st_gid)
     file.write_bytes(data)
+    file.chmod(0o660)
     os.chown(file, owner.st_uid, owner.st_gid)
     return file
 
