@@ -1,10 +1,12 @@
 """The platform on a running cluster: people sign in and use it, and what is lost comes back."""
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -104,19 +106,48 @@ async def test_who_is_signed_in_stays_so_when_the_hub_is_deleted(installation: I
         say(f"hub deleted: everything answered again after {took:.1f} s")
 
 
+async def listed(installation: Installation) -> set[str]:
+    told = await asyncio.to_thread(installation.run, "astrocloud", "user", "list", "--json")
+    return {person["username"] for person in json.loads(told)}
+
+
+async def keep_adding(installation: Installation, acknowledged: list[str]) -> None:
+    """Add people one after the other until cancelled, and note those of whom it was said that they were."""
+    headers = {"Authorization": f"Bearer {installation.token('boss')}"}
+    async with aiohttp.ClientSession(installation.url, headers=headers, timeout=PATIENCE) as session:
+        for number in itertools.count():
+            with suppress(aiohttp.ClientError, TimeoutError):
+                asked = {"username": f"late{number}"}
+                async with session.post("/services/passport/api/people", json=asked) as answer:
+                    if answer.status in {200, 201}:
+                        acknowledged.append(asked["username"])
+            await asyncio.sleep(0.1)
+
+
 async def test_people_and_sessions_survive_a_deleted_database(installation: Installation) -> None:
     installation.add("before")
-    async with installation.person("ann") as ann:
+    installation.add("boss", admin=True)
+    acknowledged: list[str] = []
+    async with installation.person("ann") as ann, installation.person("boss") as boss:
         await ann.sign_in()
-        installation.delete("database")
+        await boss.sign_in()
+        adding = asyncio.ensure_future(keep_adding(installation, acknowledged))
+        await until("somebody is added", lambda: asyncio.sleep(0, bool(acknowledged)))
+        await asyncio.to_thread(installation.delete, "database")
+        deleted = len(acknowledged)
 
         async def added() -> bool:
-            return bool(json.loads(installation.run("astrocloud", "user", "list", "--json")))
+            return len(acknowledged) > deleted + 3 and bool(await listed(installation))
 
         took = await until("the database's new pod", added, within_s=120)
         await until("the session of before", lambda: both(ann))
         say(f"database deleted: people were known again after {took:.1f} s")
+        adding.cancel()
+        with suppress(asyncio.CancelledError):
+            await adding
 
+    # What was said to be done while it went is done.
+    assert set(acknowledged) <= await listed(installation)
     async with installation.person("before") as before:
         assert (await before.sign_in())[0] == 200
 

@@ -63,6 +63,16 @@ def push(local: str, remote: str) -> None:
     buildah("push", "-q", "--tls-verify=false", "--format", "oci", local, f"docker://{remote}")
 
 
+def with_layer(base: str, remote: str, layer: Path) -> str:
+    """Put an image of `base` and one file more into the cluster's registry, and return its name by digest there."""
+    with _container(base) as container:
+        buildah("add", "-q", container, layer, "/layer")
+        buildah("commit", "-q", "--rm=false", container, remote)
+    push(remote, remote)
+    buildah("rmi", remote)
+    return f"{remote.rpartition(':')[0]}@{digest_of(remote)}"
+
+
 def ensure_pause() -> None:
     """Put the sandbox's image into the registry; nothing when it is there."""
     if in_registry(PAUSE_IMAGE):
