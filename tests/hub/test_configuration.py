@@ -26,7 +26,9 @@ def test_the_hub_is_on_loopback_and_the_proxy_is_not_its_own(tmp_path: Path) -> 
     assert c.JupyterHub.hub_routespec == "/hub/"
     assert c.ConfigurableHTTPProxy.should_start is False
     assert c.ConfigurableHTTPProxy.api_url == "http://127.0.0.1:8101"
-    assert c.ConfigurableHTTPProxy.extra_routes == {"/user/": "http://127.0.0.1:8102", "/": "http://127.0.0.1:8103"}
+    services = "http://127.0.0.1:8103"
+    routes = {"/user/": "http://127.0.0.1:8102", "/": services, "/reg/": services}
+    assert c.ConfigurableHTTPProxy.extra_routes == routes
 
 
 def test_cookies_are_secure_just_where_the_address_is(tmp_path: Path) -> None:

@@ -106,6 +106,13 @@ async def test_who_is_signed_in_stays_so_when_the_hub_is_deleted(installation: I
         say(f"hub deleted: everything answered again after {took:.1f} s")
 
 
+async def test_vospace_is_found_by_its_identifier(installation: Installation) -> None:
+    async with aiohttp.ClientSession() as session:
+        status, told = await get(session, f"{installation.url}/reg/resource-caps")
+    assert status == 200
+    assert f"{installation.url}/services/vospace/capabilities" in told
+
+
 async def listed(installation: Installation) -> set[str]:
     told = await asyncio.to_thread(installation.run, "astrocloud", "user", "list", "--json")
     return {person["username"] for person in json.loads(told)}

@@ -95,6 +95,8 @@ def _addresses(c: HubConfig, runtime: Runtime, secrets: SecretFiles) -> None:
     c.ConfigurableHTTPProxy.extra_routes = {
         "/user/": runtime.hub_url,
         "/": runtime.service_url("portal"),
+        # Where VOSpace's clients look up the address of the service that they know by its IVOA identifier.
+        "/reg/": runtime.service_url("vospace"),
     }
     # On one machine the supervisor tells the hub of a new proxy; the check is for a route that got lost otherwise.
     c.AstrocloudHub.keep_routes = isinstance(runtime, ClusterRuntime)
