@@ -350,6 +350,14 @@ class TestEveryAnswer:
             assert [line["status"] for line in lines] == [status]
             assert "hunter2" not in str(events)
 
+    async def test_is_logged_with_a_question_mark_that_is_no_query(
+        self, client: aiohttp.ClientSession, events: list[dict]
+    ):
+        async with client.get(f"{BASE}/why%3F.txt?code=hunter2") as answer:
+            await answer.read()
+        [line] = [event for event in events if event["event"] == "request"]
+        assert line["path"] == f"{BASE}/why%3F.txt"
+
     @pytest.mark.parametrize("below", ["", "/folder/a.fits"])
     async def test_is_logged_without_the_token_of_a_link(
         self, client: aiohttp.ClientSession, events: list[dict], below: str

@@ -244,9 +244,11 @@ def logged_path(request: web.Request) -> str:
     """Return the path of `request` for a log.
 
     It is without the query, which may carry a code or a state, and without the part of a pre-authorised address or of
-    a link that is as good as a sign-in; of a link's the beginning is left, to tell links apart.
+    a link that is as good as a sign-in; of a link's the beginning is left, to tell links apart. A question mark in a
+    name is no query.
     """
-    return _LINK_TOKEN.sub(r"\1…", _PREAUTHORISED.sub("preauth:…", request.path))[:300]
+    path = request.path.replace("?", "%3F")
+    return _LINK_TOKEN.sub(r"\1…", _PREAUTHORISED.sub("preauth:…", path))[:300]
 
 
 def language_of(request: web.Request) -> str:
