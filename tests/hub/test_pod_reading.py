@@ -354,7 +354,7 @@ def test_a_node_is_silent_when_its_lease_stays_as_it_was() -> None:
     class NoApi:
         pass
 
-    watch = NodeWatch(api=NoApi())  # type: ignore[arg-type]
+    watch = NodeWatch(api=NoApi(), tell=lambda _: None)  # type: ignore[arg-type]
     import time
 
     long_ago = time.monotonic() - SILENT_S - 1
