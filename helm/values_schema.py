@@ -80,6 +80,22 @@ class Placed(Block):
     """Its priority class; empty: the chart's own for such a workload, if it makes them."""
 
 
+class Hook(Placed):
+    """A pod that runs once, for an installation, an upgrade or a test."""
+
+    nodeSelector: Labels = {}
+    """Labels that its node has; empty: those of `services.passport`."""
+    tolerations: list[Raw] = []
+    """Taints that it bears; empty: those of `services.passport`."""
+
+
+class Job(Hook):
+    """What makes the platform's keys."""
+
+    priorityClassName: str = ""
+    """Its priority class, which is there before the release is."""
+
+
 class Hub(Placed):
     """JupyterHub."""
 
@@ -370,6 +386,8 @@ class Secrets(Block):
 
     existingSecret: str = ""
     """A Secret that holds all of them; empty: a job makes them once, inside the cluster, and keeps them for ever."""
+    job: Job = Job()
+    """That job."""
 
 
 class Ingress(Block):
@@ -504,6 +522,8 @@ class Values(Block):
     """Fetching images ahead."""
     secrets: Secrets = Secrets()
     """Keys and tokens."""
+    tests: Hook = Hook()
+    """The pods of `helm test`."""
     tls: Tls = Tls()
     """Where the platform's own parts speak TLS."""
     ingress: Ingress = Ingress()

@@ -175,7 +175,8 @@ imagePullSecrets:
 {{- end }}
 {{- if .values.priorityClassName }}
 priorityClassName: {{ .values.priorityClassName }}
-{{- else if .root.Values.priorityClasses.create }}
+{{- else if and .root.Values.priorityClasses.create (ne .part "secrets") }}
+{{- /* What makes the keys runs before there is such a class. */}}
 priorityClassName: {{ include "astrocloud.clusterName" .root }}-platform
 {{- end }}
 {{- with .values.nodeSelector }}
@@ -198,6 +199,15 @@ affinity:
 {{- end }}
 securityContext:
   {{- include "astrocloud.podSecurity" . | nindent 2 }}
+{{- end -}}
+
+{{- /* The values of a pod that is a hook, dict "root" "values": where nothing is said it may run where the passport may. */}}
+{{- define "astrocloud.hookValues" -}}
+{{- $values := deepCopy .values -}}
+{{- range $key := list "nodeSelector" "tolerations" -}}
+{{- if not (get $values $key) }}{{ $_ := set $values $key (get $.root.Values.services.passport $key) }}{{ end -}}
+{{- end -}}
+{{- toJson $values -}}
 {{- end -}}
 
 {{- /* The data folder as the platform's own programs know it from one machine. */}}
