@@ -242,7 +242,7 @@ class GlusterfsTree(Block):
     resources: Raw = {}
     """Requests and limits of what mounts the volume."""
     nodeSelector: Labels = {}
-    """The nodes that mount it: those of VOSpace and of people's servers."""
+    """The nodes that mount it; VOSpace and people's servers go to no others."""
     tolerations: list[Raw] = [{"operator": "Exists"}]
     """Taints that it bears."""
     priorityClassName: str = "system-node-critical"

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.kube.cluster.programs import CHART_PROGRAMS, build
-from tests.kube.test_chart import objects, pods
+from tests.kube.test_chart import CHART, helm, objects, pods, settings_in
 
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
@@ -82,3 +83,33 @@ def test_only_hooks_after_the_installation_have_the_platform_s_priority() -> Non
 
     assert "priorityClassName" not in made["Job/astrocloud-secrets"]
     assert made["Pod/astrocloud-canary"]["priorityClassName"] == "platform-astrocloud-platform"
+
+
+def test_who_uses_the_tree_goes_where_it_is_mounted() -> None:
+    """Elsewhere pods would hang on a folder that is not there."""
+    own = {"topology.kubernetes.io/region": "north"}
+    volume = ("--values", VALUES / "glusterfs.yaml")
+
+    made = objects(*volume, *given(servers__nodeSelector=own, services__vospace__nodeSelector=own))
+
+    mounted = {"example.org/role": "servers"}
+    found = pods(made)
+    assert found["DaemonSet/astrocloud-storage"]["nodeSelector"] == mounted
+    servers = yaml.safe_load(settings_in(made)["data"]["cluster.yaml"])["servers"]
+    assert servers["node_selector"] == mounted | own
+    assert found["Deployment/astrocloud-vospace"]["nodeSelector"] == mounted | own
+    assert found["DaemonSet/astrocloud-prepuller"]["nodeSelector"] == mounted | own
+    # Who has nothing to do with files goes anywhere.
+    assert "nodeSelector" not in found["Deployment/astrocloud-portal"]
+
+
+@pytest.mark.parametrize("who", ["servers", "services.vospace"])
+def test_nodes_without_the_tree_are_refused(who: str) -> None:
+    named = f"{who}.nodeSelector"
+    values = {named.replace(".", "__"): {"example.org/role": "platform"}}
+
+    done = helm("template", "sky", CHART, "--values", VALUES / "glusterfs.yaml", *given(**values))
+
+    assert done.returncode != 0
+    assert f"{named}: example.org/role=platform" in done.stderr
+    assert "storage.tree.glusterfs.nodeSelector has example.org/role=servers" in done.stderr

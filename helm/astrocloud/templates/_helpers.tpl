@@ -72,6 +72,21 @@
 {{- printf "%s-storage" (.Release.Namespace | trunc 55 | trimSuffix "-") -}}
 {{- end -}}
 
+{{- /* Labels of nodes that have the file tree, besides those that are asked for: dict "root" "labels" "name". */}}
+{{- define "astrocloud.treeNodes" -}}
+{{- $labels := deepCopy (.labels | default dict) -}}
+{{- $tree := .root.Values.storage.tree -}}
+{{- range $key, $value := eq $tree.kind "glusterfs" | ternary $tree.glusterfs.nodeSelector dict -}}
+{{- if ne (get $labels $key | default $value) $value }}{{ fail (printf "%s: %s=%s is where nothing mounts the file tree; storage.tree.glusterfs.nodeSelector has %s=%s" $.name $key (get $labels $key) $key $value) }}{{ end -}}
+{{- $_ := set $labels $key $value -}}
+{{- end -}}
+{{- toJson $labels -}}
+{{- end -}}
+
+{{- define "astrocloud.serverNodes" -}}
+{{- include "astrocloud.treeNodes" (dict "root" . "labels" .Values.servers.nodeSelector "name" "servers.nodeSelector") -}}
+{{- end -}}
+
 {{- /* Labels of one part: dict "root" "part". */}}
 {{- define "astrocloud.selector" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
