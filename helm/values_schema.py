@@ -455,6 +455,9 @@ class Monitoring(Block):
 
     from_: list[Raw] = Field(default=[], alias="from")
     """Where Prometheus runs, as a policy's ``from``: it reaches the hub and the services then."""
+    labels: Labels = {}
+    """Labels of ServiceMonitors and of the PrometheusRule, by which a Prometheus chooses them: kube-prometheus-stack
+    takes those with `release` and its own release's name."""
     runbooks: str = Field(default="", pattern=r"^(https?://[^#]+)?$")
     """The page of the runbooks as you publish it: alerts link to it as ``runbook_url``."""
     serviceMonitor: bool = False

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from astrocloud.config import parse_config
+from astrocloud.core.runtime import SERVICES
 from tests.kube.cluster.programs import CHART_PROGRAMS, build
 from tests.kube.test_chart import CHART, helm, objects, pods, settings_in
 
@@ -113,3 +115,30 @@ def test_nodes_without_the_tree_are_refused(who: str) -> None:
     assert done.returncode != 0
     assert f"{named}: example.org/role=platform" in done.stderr
     assert "storage.tree.glusterfs.nodeSelector has example.org/role=servers" in done.stderr
+
+
+# What is written
+
+
+def test_a_large_number_is_written_whole() -> None:
+    """Helm holds numbers as floats: of seven digits and more they would come out as 1.0007e+09, which nobody takes."""
+    uid = 1_000_700_000
+    made = objects(*given(database__bundled__uid=uid, config__people__first_uid=uid))
+
+    security = pods(made)["StatefulSet/astrocloud-database"]["securityContext"]
+    assert security["runAsUser"] == security["runAsGroup"] == security["fsGroup"] == uid
+    assert {type(value) for key, value in security.items() if key in {"runAsUser", "runAsGroup", "fsGroup"}} == {int}
+    config = parse_config(yaml.safe_load(settings_in(made)["data"]["astrocloud.yaml"]), source="values")
+    assert config.people.first_uid == uid
+
+
+def test_monitors_and_rules_have_the_labels_that_a_prometheus_chooses_by() -> None:
+    label = {"release": "prometheus"}
+    wanted = {"serviceMonitor": True, "alerts": True, "labels": label}
+
+    made = objects("--values", VALUES / "glusterfs.yaml", *given(monitoring=wanted))
+
+    chosen = [each for each in made if each["kind"] in {"ServiceMonitor", "PrometheusRule"}]
+    # One for each part that has metrics, and the rules.
+    assert len(chosen) == len({*SERVICES, "hub", "storage", "rules"})
+    assert all(label.items() <= each["metadata"]["labels"].items() for each in chosen)

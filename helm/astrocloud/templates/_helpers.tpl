@@ -102,6 +102,14 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{- /* The same for what Prometheus' operator is to find. */}}
+{{- define "astrocloud.monitorLabels" -}}
+{{ include "astrocloud.labels" . }}
+{{- with .root.Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- /* An image's reference: dict "root" "image". By its digest where there is one. */}}
 {{- define "astrocloud.image" -}}
 {{- if .image.digest -}}
@@ -145,9 +153,9 @@ runAsGroup: 0
 seccompProfile: {type: RuntimeDefault}
 {{- else -}}
 runAsNonRoot: true
-runAsUser: {{ .uid | default 1000 }}
-runAsGroup: {{ .uid | default 1000 }}
-fsGroup: {{ .uid | default 1000 }}
+runAsUser: {{ .uid | default 1000 | int64 }}
+runAsGroup: {{ .uid | default 1000 | int64 }}
+fsGroup: {{ .uid | default 1000 | int64 }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
