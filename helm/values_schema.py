@@ -59,6 +59,13 @@ class ServiceAccount(Block):
     """Annotations of the account."""
 
 
+class PlainAccount(ServiceAccount):
+    """The account of a workload that has no rights at the cluster's API, and no token for it."""
+
+    create: bool = False
+    """Whether the chart makes it; where there is none it is the namespace's `default`."""
+
+
 class Placed(Block):
     """What every workload takes."""
 
@@ -78,6 +85,13 @@ class Placed(Block):
     """Labels of its pods."""
     priorityClassName: str = ""
     """Its priority class; empty: the chart's own for such a workload, if it makes them."""
+
+
+class Workload(Placed):
+    """What every workload but the hub takes."""
+
+    serviceAccount: PlainAccount = PlainAccount()
+    """Its account: for what a cloud gives to accounts, such as a role at its storage."""
 
 
 class Hook(Placed):
@@ -118,7 +132,7 @@ class ProxyService(Block):
     """Annotations, e.g. for a load balancer."""
 
 
-class Proxy(Placed):
+class Proxy(Workload):
     """The proxy in front of everything."""
 
     image: Image
@@ -127,7 +141,7 @@ class Proxy(Placed):
     """How people reach it."""
 
 
-class ServiceWorkload(Placed):
+class ServiceWorkload(Workload):
     """One of the platform's services."""
 
     replicas: int = Field(default=1, ge=1, le=20)
@@ -156,7 +170,7 @@ class VospaceWorkload(ServiceWorkload):
     """The way of bytes around the proxy."""
 
 
-class BundledDatabase(Placed):
+class BundledDatabase(Workload):
     """A PostgreSQL of the chart's own: one replica on one volume."""
 
     image: Image

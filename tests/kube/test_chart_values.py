@@ -62,9 +62,9 @@ def test_a_hook_s_own_values_say_where_it_runs() -> None:
 def test_a_hook_takes_what_every_workload_takes() -> None:
     made = objects("--values", VALUES / "everything.yaml")
 
-    hooks = {name: spec for name, spec in pods(made).items() if name.partition("/")[0] in {"Job", "Pod"}}
-    assert len(hooks) == len(HOOKS)
-    for name, spec in hooks.items():
+    names = [hook.replace("astrocloud", "astro-platform") for hook in HOOKS]
+    for name in names:
+        spec = pods(made)[name]
         assert spec["nodeSelector"] == DEDICATED, name
         assert spec["priorityClassName"] == "system-cluster-critical", name
         assert spec["affinity"] == {"podAntiAffinity": {}}, name
@@ -73,7 +73,7 @@ def test_a_hook_takes_what_every_workload_takes() -> None:
         assert {"name": "EXAMPLE", "value": "1000000"} in container["env"], name
         assert container["resources"]["limits"] == {"memory": "200Mi"}, name
     for document in made:
-        if document["kind"] in {"Job", "Pod"}:
+        if f"{document['kind']}/{document['metadata']['name']}" in names:
             metadata = (document if document["kind"] == "Pod" else document["spec"]["template"])["metadata"]
             assert metadata["labels"]["example.org/label"] == "1000000"
             assert metadata["annotations"]["example.org/annotation"] == "true"
@@ -142,3 +142,36 @@ def test_monitors_and_rules_have_the_labels_that_a_prometheus_chooses_by() -> No
     # One for each part that has metrics, and the rules.
     assert len(chosen) == len({*SERVICES, "hub", "storage", "rules"})
     assert all(label.items() <= each["metadata"]["labels"].items() for each in chosen)
+
+
+# Accounts
+
+
+def test_a_part_can_have_an_account_and_gets_no_token_with_it() -> None:
+    made = objects("--values", VALUES / "everything.yaml")
+    accounts = {each["metadata"]["name"]: each for each in made if each["kind"] == "ServiceAccount"}
+    parts = {name.partition("/astro-platform-")[2]: spec for name, spec in pods(made).items()}
+    bound = {
+        subject["name"] for each in made if each["kind"].endswith("Binding") for subject in each.get("subjects", [])
+    }
+    services = {service: f"astro-platform-{service}" for service in SERVICES}
+
+    for part, account in {**services, "proxy": "proxy-account", "database": "theirs"}.items():
+        assert parts[part]["serviceAccountName"] == account
+        assert parts[part]["automountServiceAccountToken"] is False
+        assert account not in bound
+    for account in services.values():
+        assert accounts[account]["metadata"]["annotations"] == {"example.org/role": "services"}
+    assert "hub-account" in bound
+    # One that is only named is there already.
+    assert "proxy-account" in accounts
+    assert "theirs" not in accounts
+    assert {each["automountServiceAccountToken"] for each in accounts.values()} == {False}
+
+
+def test_a_part_without_an_account_of_its_own_has_the_namespace_s() -> None:
+    found = pods(objects())
+
+    for part in (*SERVICES, "proxy"):
+        assert "serviceAccountName" not in found[f"Deployment/astrocloud-{part}"]
+    assert "serviceAccountName" not in found["StatefulSet/astrocloud-database"]

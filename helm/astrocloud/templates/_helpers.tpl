@@ -25,6 +25,33 @@
 {{- .Values.hub.serviceAccount.name | default (printf "%s-hub" (include "astrocloud.fullname" .)) -}}
 {{- end -}}
 
+{{- /* The account of a part that has no business at the cluster's API, dict "root" "part" "values": its name, which is empty
+     where it is the namespace's own, and the object. It is for what a cloud gives to accounts, by their annotations. */}}
+{{- define "astrocloud.accountName" -}}
+{{- $account := .values.serviceAccount | default dict -}}
+{{- if $account.name }}{{ $account.name }}{{ else if $account.create }}{{ include "astrocloud.fullname" .root }}-{{ .part }}{{ end -}}
+{{- end -}}
+
+{{- define "astrocloud.account" -}}
+{{- with .values.serviceAccount }}
+{{- if .create }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "astrocloud.accountName" $ }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels:
+    {{- include "astrocloud.labels" $ | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "astrocloud.tree" -}}
 {{- $claim := .Values.storage.tree.claim.existingClaim -}}
 {{- if and (eq .Values.storage.tree.kind "claim") $claim }}{{ $claim }}{{ else }}{{ include "astrocloud.fullname" . }}-tree{{ end -}}
