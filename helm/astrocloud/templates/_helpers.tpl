@@ -95,6 +95,18 @@ automountServiceAccountToken: false
 {{- printf "%s/%s" (trimSuffix "/" .Values.storage.tree.glusterfs.hostPath) (include "astrocloud.clusterName" .) -}}
 {{- end -}}
 
+{{- /* Below the mount: where that is missing there is no such folder, and nothing is written to the node's own disk. */}}
+{{- define "astrocloud.treeFolder" -}}
+{{- printf "%s/volume/%s" (include "astrocloud.mountFolder" .) .Values.storage.tree.glusterfs.folder -}}
+{{- end -}}
+
+{{- /* A quantity as a number: Kubernetes writes 1024Gi as 1Ti. */}}
+{{- define "astrocloud.bytes" -}}
+{{- $factors := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18
+  "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- mulf (regexFind "^[0-9.]+" (toString .) | float64) (get $factors (regexFind "[A-Za-z]*$" (toString .))) -}}
+{{- end -}}
+
 {{- define "astrocloud.storageNamespace" -}}
 {{- printf "%s-storage" (.Release.Namespace | trunc 55 | trimSuffix "-") -}}
 {{- end -}}
