@@ -59,6 +59,13 @@ class ServiceAccount(Block):
     """Annotations of the account."""
 
 
+class PlainAccount(ServiceAccount):
+    """The account of a workload that has no rights at the cluster's API, and no token for it."""
+
+    create: bool = False
+    """Whether the chart makes it; where there is none it is the namespace's `default`."""
+
+
 class Placed(Block):
     """What every workload takes."""
 
@@ -78,6 +85,29 @@ class Placed(Block):
     """Labels of its pods."""
     priorityClassName: str = ""
     """Its priority class; empty: the chart's own for such a workload, if it makes them."""
+
+
+class Workload(Placed):
+    """What every workload but the hub takes."""
+
+    serviceAccount: PlainAccount = PlainAccount()
+    """Its account: for what a cloud gives to accounts, such as a role at its storage."""
+
+
+class Hook(Placed):
+    """A pod that runs once, for an installation, an upgrade or a test."""
+
+    nodeSelector: Labels = {}
+    """Labels that its node has; empty: those of `services.passport`."""
+    tolerations: list[Raw] = []
+    """Taints that it bears; empty: those of `services.passport`."""
+
+
+class Job(Hook):
+    """What makes the platform's keys."""
+
+    priorityClassName: str = ""
+    """Its priority class, which is there before the release is."""
 
 
 class Hub(Placed):
@@ -102,7 +132,7 @@ class ProxyService(Block):
     """Annotations, e.g. for a load balancer."""
 
 
-class Proxy(Placed):
+class Proxy(Workload):
     """The proxy in front of everything."""
 
     image: Image
@@ -111,7 +141,7 @@ class Proxy(Placed):
     """How people reach it."""
 
 
-class ServiceWorkload(Placed):
+class ServiceWorkload(Workload):
     """One of the platform's services."""
 
     replicas: int = Field(default=1, ge=1, le=20)
@@ -140,7 +170,7 @@ class VospaceWorkload(ServiceWorkload):
     """The way of bytes around the proxy."""
 
 
-class BundledDatabase(Placed):
+class BundledDatabase(Workload):
     """A PostgreSQL of the chart's own: one replica on one volume."""
 
     image: Image
@@ -226,7 +256,7 @@ class GlusterfsTree(Block):
     resources: Raw = {}
     """Requests and limits of what mounts the volume."""
     nodeSelector: Labels = {}
-    """The nodes that mount it: those of VOSpace and of people's servers."""
+    """The nodes that mount it; VOSpace and people's servers go to no others."""
     tolerations: list[Raw] = [{"operator": "Exists"}]
     """Taints that it bears."""
     priorityClassName: str = "system-node-critical"
@@ -370,6 +400,8 @@ class Secrets(Block):
 
     existingSecret: str = ""
     """A Secret that holds all of them; empty: a job makes them once, inside the cluster, and keeps them for ever."""
+    job: Job = Job()
+    """That job."""
 
 
 class Ingress(Block):
@@ -437,6 +469,9 @@ class Monitoring(Block):
 
     from_: list[Raw] = Field(default=[], alias="from")
     """Where Prometheus runs, as a policy's ``from``: it reaches the hub and the services then."""
+    labels: Labels = {}
+    """Labels of ServiceMonitors and of the PrometheusRule, by which a Prometheus chooses them: kube-prometheus-stack
+    takes those with `release` and its own release's name."""
     runbooks: str = Field(default="", pattern=r"^(https?://[^#]+)?$")
     """The page of the runbooks as you publish it: alerts link to it as ``runbook_url``."""
     serviceMonitor: bool = False
@@ -504,6 +539,8 @@ class Values(Block):
     """Fetching images ahead."""
     secrets: Secrets = Secrets()
     """Keys and tokens."""
+    tests: Hook = Hook()
+    """The pods of `helm test`."""
     tls: Tls = Tls()
     """Where the platform's own parts speak TLS."""
     ingress: Ingress = Ingress()

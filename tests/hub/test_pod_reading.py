@@ -1,5 +1,6 @@
 """What a cluster tells of a pod is understood: how far it is, what keeps it from starting, and why it ended."""
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -8,13 +9,15 @@ import pytest
 from astrocloud.core import words
 from astrocloud.core.cluster import Cluster
 from astrocloud_hub.spawners.ends import End, Reason
-from astrocloud_hub.spawners.kube import starts
+from astrocloud_hub.spawners.kube import objects, starts
 from astrocloud_hub.spawners.kube.api import ClusterApi
 from astrocloud_hub.spawners.kube.ends import end_of_pod, has_ended
+from astrocloud_hub.spawners.kube.models import Placement
 from astrocloud_hub.spawners.kube.nodes import SILENT_S, NodeWatch
 from astrocloud_hub.spawners.kube.refusals import refusal
 from astrocloud_hub.spawners.kube.room import Room, free_room, quantity, requested
 from astrocloud_hub.spawners.kube.storage import StorageWatch
+from tests.hub.test_pod_objects import ground, plan
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 GIB = 2**30
@@ -322,7 +325,15 @@ def test_room_is_what_pods_leave_on_nodes_that_suit() -> None:
     assert tolerant == [Room(memory_bytes=5 * GIB, cpus=1.5), Room(memory_bytes=8 * GIB, cpus=2)]
 
 
-# Which nodes are silent
+def test_there_is_no_room_on_a_node_that_a_server_must_avoid() -> None:
+    placed = dataclasses.replace(plan(), placement=Placement(avoid=("two", "three")))
+    spec = objects.pod(ground(), placed)["spec"]
+    nodes = [node(name, labels=spec.get("nodeSelector")) for name in ("one", "two", "three")]
+
+    assert free_room(nodes, [taking("one", "3Gi")], spec) == [Room(memory_bytes=5 * GIB, cpus=1.5)]
+
+
+# What a pod asks for
 
 
 def asking(memory: str, cpu: str, **more: Any) -> dict[str, Any]:
@@ -350,11 +361,14 @@ def test_what_a_pod_asks_for_is_counted_as_the_scheduler_does(spec: dict[str, An
     assert requested(spec) == Room(memory_bytes=gib * GIB, cpus=cpus)
 
 
+# Which nodes are silent
+
+
 def test_a_node_is_silent_when_its_lease_stays_as_it_was() -> None:
     class NoApi:
         pass
 
-    watch = NodeWatch(api=NoApi())  # type: ignore[arg-type]
+    watch = NodeWatch(api=NoApi(), tell=lambda _: None)  # type: ignore[arg-type]
     import time
 
     long_ago = time.monotonic() - SILENT_S - 1

@@ -13,6 +13,8 @@ class FakeProxy:
 
     def __init__(self) -> None:
         self.routes: set[str] = set()
+        self.leads_to = ""
+        """Where it sends whoever asks, instead of an answer."""
         self.tokens: set[str] = set()
         self.asked = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -34,6 +36,8 @@ class FakeProxy:
     async def _get(self, request: web.Request) -> web.Response:
         self.tokens.add(request.headers.get("Authorization", ""))
         self.asked.set()
+        if self.leads_to:
+            return web.Response(status=302, headers={"Location": self.leads_to})
         return web.json_response({}, status=200 if request.match_info["name"] in self.routes else 404)
 
 
@@ -80,6 +84,31 @@ async def test_a_restoration_that_fails_is_tried_again() -> None:
     keeping = asyncio.create_task(keeper.keep())
     await asyncio.wait_for(tried.get(), 10)
     await asyncio.wait_for(tried.get(), 10)
+
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
+    await proxy.stop()
+
+
+async def test_an_answer_that_makes_no_sense_is_survived() -> None:
+    """Whatever answers at that address for a moment, the routes are looked after."""
+    proxy, restored = FakeProxy(), asyncio.Queue[int]()
+    proxy.leads_to = "ftp://nowhere/"
+    await proxy.start()
+
+    async def restore() -> None:
+        restored.put_nowait(1)
+
+    keeper = RouteKeeper(api_url=f"http://127.0.0.1:{proxy.port}", token="t", restore=restore)
+    keeping = asyncio.create_task(keeper.keep())
+    await asyncio.wait_for(proxy.asked.wait(), 10)
+    proxy.asked.clear()
+    await asyncio.wait_for(proxy.asked.wait(), 10)
+    assert restored.empty()
+
+    proxy.leads_to = ""
+    await asyncio.wait_for(restored.get(), 10)
 
     keeping.cancel()
     with suppress(asyncio.CancelledError):

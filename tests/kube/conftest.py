@@ -68,6 +68,12 @@ def astro(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="session")
+def glusterfs(cluster: Cluster) -> str:
+    """The image of what mounts a GlusterFS volume, by its digest."""
+    return made_images(cluster, "glusterfs")["glusterfs"]
+
+
+@pytest.fixture(scope="session")
 def installation(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Installation]:
     """A platform installed by Helm, with every part running; who changes it puts it back."""
     tested = images.digest_of(cluster.image)

@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.kube.cluster import images
 from tests.kube.cluster.layout import NODES, REPOSITORY, Host
 from tests.kube.cluster.machines import first_process, inside
 from tests.kube.conftest import say
@@ -110,14 +109,8 @@ def test_a_copy_whose_process_died_is_swept_by_another_node(sky: Volume, two_nod
 
 
 @pytest.fixture(scope="module")
-def mounter(cluster: Cluster) -> str:
-    """The image of what mounts the volume, by its digest."""
-    return images.make("glusterfs", prefix=f"{cluster.registry}/astrocloud/", tag="test", say=say)["glusterfs"]
-
-
-@pytest.fixture(scope="module")
 def platform(
-    cluster: Cluster, sky: Volume, mounter: str, built_images: dict[str, str], astro: str
+    cluster: Cluster, sky: Volume, glusterfs: str, built_images: dict[str, str], astro: str
 ) -> Iterator[Installation]:
     """A platform whose tree is on the volume, with two people of one group."""
     small = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
@@ -125,7 +118,7 @@ def platform(
         "kind": "glusterfs",
         "claim": {"size": "1Gi"},
         "glusterfs": {
-            "image": named(mounter),
+            "image": named(glusterfs),
             # The first does not answer: the next ones are asked.
             "servers": [UNUSED, *sky.addresses],
             "volume": sky.name,

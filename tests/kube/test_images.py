@@ -10,7 +10,9 @@ from tests.kube.conftest import Cluster, pod
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
 
-NAMES = ["hub", "services", "proxy", "database", pytest.param("astro", marks=pytest.mark.slow)]
+PARTS = ["hub", "services", "proxy", "database"]
+OTHERS = ["astro", "glusterfs"]
+NAMES = [*PARTS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 TOOLS = "pip pip3 uv gcc cc make npm git curl"
 
 WORKS = {
@@ -19,6 +21,7 @@ WORKS = {
     "proxy": "cd /opt/proxy && node --require ./trust.cjs"
     " node_modules/configurable-http-proxy/bin/configurable-http-proxy --version",
     "database": "postgres --version && pg_dump --version && command -v start-database",
+    "glusterfs": "mount-volume --help && glusterfs --version && command -v mount umount",
     "astro": "python -c 'import astropy, jupyterlab, astrocloud_lab.serve' && ls /tutorials/first-look.en.ipynb",
 }
 """A command that shows that what the image is for is in it."""
@@ -32,8 +35,8 @@ TOOLS_OF = {"astro": ["/opt/astro/bin/pip", "/opt/astro/bin/pip3"]}
 def image(request: pytest.FixtureRequest) -> tuple[str, str]:
     """The name of an image, and its reference by digest."""
     name: str = request.param
-    made = request.getfixturevalue("astro" if name == "astro" else "built_images")
-    return name, made if name == "astro" else made[name]
+    made = request.getfixturevalue(name if name in OTHERS else "built_images")
+    return name, made if name in OTHERS else made[name]
 
 
 def inspected(reference: str, what: str) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def test_it_is_named_by_a_digest(image: tuple[str, str], cluster: Cluster) -> No
 def test_it_says_what_it_is_and_runs_as_nobody_special(image: tuple[str, str]) -> None:
     config = inspected(image[1], "--config")["config"]
 
-    assert config["User"] == {"database": "999:999"}.get(image[0], "1000:1000")
+    assert config["User"] == {"database": "999:999", "glusterfs": "0:0"}.get(image[0], "1000:1000")
     # Of the image for who runs it, and of its manifest for registries.
     for told in (config["Labels"], inspected(image[1], "--raw")["annotations"]):
         assert told["org.opencontainers.image.licenses"] == "BSD-3-Clause"
@@ -68,7 +71,8 @@ def test_it_works_on_a_node_and_holds_no_build_tools(image: tuple[str, str], clu
     container = wanted["spec"]["containers"][0]
     container["image"] = reference
     container["securityContext"]["readOnlyRootFilesystem"] = True
-    del wanted["spec"]["securityContext"]["runAsUser"]
+    if name != "glusterfs":  # What mounts is root's: here it is only looked at.
+        del wanted["spec"]["securityContext"]["runAsUser"]
 
     cluster.kubectl("create", "-n", namespace, "-f", "-", given=wanted)
     cluster.kubectl("wait", "-n", namespace, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s", "pod/look")
@@ -83,6 +87,7 @@ def test_it_works_on_a_node_and_holds_no_build_tools(image: tuple[str, str], clu
         "proxy": "configurable-http-proxy",
         "database": "postgresql-15",
         "astro": "astropy",
+        "glusterfs": "glusterfs-client",
     }
     assert held[name] in packages
     assert "libc6" in packages

@@ -188,6 +188,13 @@ class TestPrinting:
         assert "is good" in command("check-config", str(file)).stdout
         assert json.loads(command("check-config", str(file), "--json").stdout)["language"] == "zh"
 
+    def test_what_is_piped_in_is_checked(self, command: Command):
+        """As the block `config` of the chart's values is."""
+        good = command("check-config", "/dev/stdin", stdin="language: zh\n")
+        wrong = command("check-config", "/dev/stdin", stdin="langauge: zh\n")
+        assert (good.returncode, wrong.returncode) == (0, 2)
+        assert "nearest known name: `language`" in wrong.stderr
+
     def test_the_status_of_nothing(self, command: Command):
         done = command("status")
         assert done.returncode == 1

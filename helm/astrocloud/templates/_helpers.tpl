@@ -25,6 +25,33 @@
 {{- .Values.hub.serviceAccount.name | default (printf "%s-hub" (include "astrocloud.fullname" .)) -}}
 {{- end -}}
 
+{{- /* The account of a part that has no business at the cluster's API, dict "root" "part" "values": its name, which is empty
+     where it is the namespace's own, and the object. It is for what a cloud gives to accounts, by their annotations. */}}
+{{- define "astrocloud.accountName" -}}
+{{- $account := .values.serviceAccount | default dict -}}
+{{- if $account.name }}{{ $account.name }}{{ else if $account.create }}{{ include "astrocloud.fullname" .root }}-{{ .part }}{{ end -}}
+{{- end -}}
+
+{{- define "astrocloud.account" -}}
+{{- with .values.serviceAccount }}
+{{- if .create }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "astrocloud.accountName" $ }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels:
+    {{- include "astrocloud.labels" $ | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "astrocloud.tree" -}}
 {{- $claim := .Values.storage.tree.claim.existingClaim -}}
 {{- if and (eq .Values.storage.tree.kind "claim") $claim }}{{ $claim }}{{ else }}{{ include "astrocloud.fullname" . }}-tree{{ end -}}
@@ -68,8 +95,35 @@
 {{- printf "%s/%s" (trimSuffix "/" .Values.storage.tree.glusterfs.hostPath) (include "astrocloud.clusterName" .) -}}
 {{- end -}}
 
+{{- /* Below the mount: where that is missing there is no such folder, and nothing is written to the node's own disk. */}}
+{{- define "astrocloud.treeFolder" -}}
+{{- printf "%s/volume/%s" (include "astrocloud.mountFolder" .) .Values.storage.tree.glusterfs.folder -}}
+{{- end -}}
+
+{{- /* A quantity as a number: Kubernetes writes 1024Gi as 1Ti. */}}
+{{- define "astrocloud.bytes" -}}
+{{- $factors := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18
+  "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- mulf (regexFind "^[0-9.]+" (toString .) | float64) (get $factors (regexFind "[A-Za-z]*$" (toString .))) -}}
+{{- end -}}
+
 {{- define "astrocloud.storageNamespace" -}}
 {{- printf "%s-storage" (.Release.Namespace | trunc 55 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- /* Labels of nodes that have the file tree, besides those that are asked for: dict "root" "labels" "name". */}}
+{{- define "astrocloud.treeNodes" -}}
+{{- $labels := deepCopy (.labels | default dict) -}}
+{{- $tree := .root.Values.storage.tree -}}
+{{- range $key, $value := eq $tree.kind "glusterfs" | ternary $tree.glusterfs.nodeSelector dict -}}
+{{- if ne (get $labels $key | default $value) $value }}{{ fail (printf "%s: %s=%s is where nothing mounts the file tree; storage.tree.glusterfs.nodeSelector has %s=%s" $.name $key (get $labels $key) $key $value) }}{{ end -}}
+{{- $_ := set $labels $key $value -}}
+{{- end -}}
+{{- toJson $labels -}}
+{{- end -}}
+
+{{- define "astrocloud.serverNodes" -}}
+{{- include "astrocloud.treeNodes" (dict "root" . "labels" .Values.servers.nodeSelector "name" "servers.nodeSelector") -}}
 {{- end -}}
 
 {{- /* Labels of one part: dict "root" "part". */}}
@@ -85,6 +139,14 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: astrocloud
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- /* The same for what Prometheus' operator is to find. */}}
+{{- define "astrocloud.monitorLabels" -}}
+{{ include "astrocloud.labels" . }}
+{{- with .root.Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- /* An image's reference: dict "root" "image". By its digest where there is one. */}}
@@ -130,9 +192,9 @@ runAsGroup: 0
 seccompProfile: {type: RuntimeDefault}
 {{- else -}}
 runAsNonRoot: true
-runAsUser: {{ .uid | default 1000 }}
-runAsGroup: {{ .uid | default 1000 }}
-fsGroup: {{ .uid | default 1000 }}
+runAsUser: {{ .uid | default 1000 | int64 }}
+runAsGroup: {{ .uid | default 1000 | int64 }}
+fsGroup: {{ .uid | default 1000 | int64 }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
@@ -175,7 +237,8 @@ imagePullSecrets:
 {{- end }}
 {{- if .values.priorityClassName }}
 priorityClassName: {{ .values.priorityClassName }}
-{{- else if .root.Values.priorityClasses.create }}
+{{- else if and .root.Values.priorityClasses.create (ne .part "secrets") }}
+{{- /* What makes the keys runs before there is such a class. */}}
 priorityClassName: {{ include "astrocloud.clusterName" .root }}-platform
 {{- end }}
 {{- with .values.nodeSelector }}
@@ -198,6 +261,15 @@ affinity:
 {{- end }}
 securityContext:
   {{- include "astrocloud.podSecurity" . | nindent 2 }}
+{{- end -}}
+
+{{- /* The values of a pod that is a hook, dict "root" "values": where nothing is said it may run where the passport may. */}}
+{{- define "astrocloud.hookValues" -}}
+{{- $values := deepCopy .values -}}
+{{- range $key := list "nodeSelector" "tolerations" -}}
+{{- if not (get $values $key) }}{{ $_ := set $values $key (get $.root.Values.services.passport $key) }}{{ end -}}
+{{- end -}}
+{{- toJson $values -}}
 {{- end -}}
 
 {{- /* The data folder as the platform's own programs know it from one machine. */}}

@@ -243,7 +243,7 @@ def _servers(c: HubConfig, config: Config, runtime: Runtime) -> None:
     # Making an environment counts as part of a start and has limits of its own.
     c.Spawner.start_timeout = 3600
     c.Spawner.http_timeout = 30
-    # The end of a server is noticed at once; this is for what that misses.
+    # The end of a server is noticed at once, a lost node's too; this is for what that misses.
     c.Spawner.poll_interval = 10
     # A person's own mistakes must not end the hub for everybody.
     c.Spawner.consecutive_failure_limit = 0

@@ -52,12 +52,12 @@ class RouteKeeper:
         # A connection of its own to each question: a kept one would end at the proxy that is gone.
         client = SimpleAsyncHTTPClient(force_instance=True)
         while True:
-            if await self._forgotten(client):
-                try:
+            try:
+                if await self._forgotten(client):
                     await self._restore()
                     _log.info("routes-restored")
-                except Exception:  # noqa: BLE001 - logged; the proxy may be gone again, and the next look will tell
-                    _log.exception("routes-not-restored")
+            except Exception:  # noqa: BLE001 - logged; the proxy may be gone again, and the next look will tell
+                _log.exception("routes-not-restored")
             await asyncio.sleep(INTERVAL_S)
 
     async def _forgotten(self, client: SimpleAsyncHTTPClient) -> bool:

@@ -49,8 +49,9 @@ def test_hostile_names_are_refused_with_what_is_allowed(name: str) -> None:
         check_group(name)
 
 
-@pytest.mark.parametrize("name", ["root", "nobody", "hub", "services"])
+@pytest.mark.parametrize("name", ["root", "nobody", "hub", "services", "storage"])
 def test_names_of_the_machine_and_the_platform_are_reserved(name: str) -> None:
+    # On a cluster the namespace of what mounts GlusterFS may be called like that of a person `storage`.
     with pytest.raises(NameRefused, match="reserved"):
         check_username(name)
 

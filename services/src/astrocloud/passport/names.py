@@ -19,7 +19,7 @@ systemd-network systemd-resolve messagebus sshd postgres postmaster hostmaster w
 """
 _PLATFORM: Final = """
 hub services service user users api static login logout signup oauth proxy portal passport vospace batch courses
-archive usage astrocloud operator jupyter jupyterhub jovyan home project course tutorials tmp shared public
+archive usage storage astrocloud operator jupyter jupyterhub jovyan home project course tutorials tmp shared public
 all any anonymous everyone me none null self system
 """
 RESERVED: Final = frozenset([*_MACHINE.split(), *_PLATFORM.split()])

@@ -41,9 +41,9 @@ _CREATED_ONCE: Final = frozenset({"PersistentVolume", "PersistentVolumeClaim", "
 """What cannot be changed once it is there."""
 
 _TREE_KEPT_S: Final = 30
+"""How long the tree is taken to be where it was: the claim may have been made anew on other bytes."""
 _QUOTA_SETTLES_S: Final = 5
 """How long after it was changed the cluster may still count with a quota as it was before, in seconds."""
-"""How long the tree is taken to be where it was: the claim may have been made anew on other bytes."""
 
 _log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ class Fleet:
         self._starting = asyncio.Lock()
         labels = Ground(cluster=cluster, tree={}, quota=quota).pod_labels
         self.watch = PodWatch(api=api, labels=labels)
-        self.nodes = NodeWatch(api=api)
+        self.nodes = NodeWatch(api=api, tell=self.watch.look_again)
         self.storage = StorageWatch(api=api, cluster=cluster)
 
     async def start(self) -> None:

@@ -6,6 +6,7 @@ only cannot reach the cluster's API keeps its servers.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -13,9 +14,12 @@ import structlog
 from astrocloud_hub.spawners.kube.api import ClusterApi, ClusterError
 
 LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-LOOK_EVERY_S: Final = 5.0
+LOOK_EVERY_S: Final = 2.5
 SILENT_S: Final = 18.0
-"""So long without a renewal and a node counts as silent."""
+"""So long without a renewal and a node counts as silent.
+
+A node that dies is told of after 23 s at most: one look until its last renewal is seen, so long, and one look more.
+"""
 
 _log = structlog.get_logger()
 
@@ -27,10 +31,14 @@ class NodeWatch:
     ----------
     api
         The cluster.
+    tell
+        Called with the name of a node that has become silent, once.
     """
 
-    def __init__(self, *, api: ClusterApi) -> None:
+    def __init__(self, *, api: ClusterApi, tell: Callable[[str], None]) -> None:
         self._api = api
+        self._tell = tell
+        self._told: set[str] = set()
         self._renewed: dict[str, tuple[str, float]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -51,7 +59,7 @@ class NodeWatch:
         return time.monotonic() - since > SILENT_S
 
     def note(self, leases: dict[str, str], *, now: float) -> None:
-        """Note when each node last renewed its lease; by our own clock, as theirs may differ.
+        """Note when each node last renewed its lease, and tell who has become silent; by our own clock, not theirs.
 
         Parameters
         ----------
@@ -65,6 +73,11 @@ class NodeWatch:
                 self._renewed[node] = (said, now)
         for node in set(self._renewed) - set(leases):
             del self._renewed[node]
+        silent = {node for node, (_, since) in self._renewed.items() if now - since > SILENT_S}
+        new, self._told = silent - self._told, silent
+        for node in sorted(new):
+            _log.warning("node-silent", node=node)
+            self._tell(node)
 
     async def _run(self) -> None:
         failing = False
@@ -77,6 +90,7 @@ class NodeWatch:
             except (ClusterError, KeyError, TypeError) as err:
                 # Nobody is silent whom we cannot hear.
                 self._renewed.clear()
+                self._told.clear()
                 if not failing:
                     _log.warning("nodes-not-watched", reason=str(err)[:300])
                 failing = True

@@ -49,7 +49,7 @@ def free_room(nodes: Iterable[Json], pods: Iterable[Json], servers_spec: Json) -
     nodes, pods
         All of the cluster's.
     servers_spec
-        The spec of the server's pod: its node selector and tolerations count.
+        The spec of the server's pod: its node selector, its tolerations and the nodes that it avoids count.
     """
     taken: dict[str, list[Room]] = {}
     count: dict[str, int] = {}
@@ -98,11 +98,26 @@ def _suits(node: Json, spec: Json) -> bool:
         return False
     if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
         return False
+    if node["metadata"]["name"] in _avoided(spec):
+        return False
     ready = [each for each in node.get("status", {}).get("conditions") or [] if each["type"] == "Ready"]
     if ready and ready[0]["status"] != "True":
         return False
     hard = [taint for taint in node.get("spec", {}).get("taints") or [] if taint.get("effect") != "PreferNoSchedule"]
     return all(_tolerated(taint, spec.get("tolerations") or []) for taint in hard)
+
+
+def _avoided(spec: Json) -> set[str]:
+    """Return the nodes that the platform keeps this pod from, as `objects` writes them."""
+    affinity = spec.get("affinity", {}).get("nodeAffinity", {})
+    terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", [])
+    return {
+        node
+        for term in terms
+        for field in term.get("matchFields", [])
+        if (field["key"], field["operator"]) == ("metadata.name", "NotIn")
+        for node in field["values"]
+    }
 
 
 def _tolerated(taint: Json, tolerations: Sequence[Json]) -> bool:

@@ -229,7 +229,9 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         if pod["metadata"]["uid"] != self._uid:
             return
         self._last_seen = pod
-        if has_ended(pod) and self._callbacks and not self._stop_pending and not self._starting:
+        fleet = PodSpawner._shared
+        over = has_ended(pod) or (fleet is not None and fleet.nodes.silent(node_of(pod)))
+        if over and self._callbacks and not self._stop_pending and not self._starting:
             task = asyncio.ensure_future(self.poll_and_notify())
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -248,10 +250,14 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
                 self.ask_to_end("storage")
                 await self._note_end(fleet, pod)
                 return self._exit_code
-            address = pod.get("status", {}).get("podIP")
-            silent = fleet.nodes.silent(node_of(pod))
-            if not silent or (address and await accepts(str(address), SERVER_PORT)):
+            if not fleet.nodes.silent(node_of(pod)):
                 return None
+            uid, address = self._uid, pod.get("status", {}).get("podIP")
+            if address and await accepts(str(address), SERVER_PORT):
+                return None
+            if self._over or self._uid != uid:
+                # Somebody else found that out meanwhile, and another one may have been started.
+                return await self.poll()
             self._node_lost = True
         await self._note_end(fleet, pod or self._last_seen)
         return self._exit_code

@@ -74,12 +74,19 @@ class PodWatch:
         return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), reverse=True)
 
     def listen(self, key: Key, listener: Callable[[Json], None]) -> None:
-        """Have `listener` called with each pod of a server that changes or goes."""
+        """Have `listener` called with each pod of a server that changes or goes, or should be looked at again."""
         self._listeners[key] = listener
 
     def forget(self, key: Key) -> None:
         """Call the server's listener no more."""
         self._listeners.pop(key, None)
+
+    def look_again(self, node: str) -> None:
+        """Have those who listen look at their pods on `node` once more: it is known by other ways how it is."""
+        for pod in self.pods():
+            listener = self._listeners.get(_key(pod))
+            if listener is not None and pod["spec"].get("nodeName") == node:
+                listener(pod)
 
     async def _run(self) -> None:
         pause_s, version, listed = 0.1, "", 0.0
