@@ -228,6 +228,21 @@ def test_nobody_gets_in_while_the_directory_is_away(passport: Platform) -> None:
     assert not is_signed_in(browser) or browser.trail
 
 
+def test_administrators_are_still_ones_after_a_restart_of_the_hub(passport: Platform) -> None:
+    passport.services.add("boss", 20009, admin=True)
+    passport.sign_in("boss")
+    passport.services.add("former", 20010, admin=True)
+    passport.sign_in("former")
+    passport.services.add("former", 20010, admin=False)
+    passport.kill_hub()
+    passport.start_hub()
+
+    assert set(passport.api("GET", "/users/boss").json()["roles"]) == {"user", "admin", "platform-admin"}
+    # Who is none any more is found out when they ask for something.
+    passport.sign_in("former")
+    assert passport.api("GET", "/users/former").json()["roles"] == ["user"]
+
+
 def test_groups_and_administrators_follow_the_directory(passport: Platform) -> None:
     passport.sign_in("ada")
     assert passport.api("GET", "/users/ada").json()["groups"] == ["survey"]

@@ -22,6 +22,7 @@ from astrocloud_hub.caretaker import Caretaker
 from astrocloud_hub.hosts import Resolver
 from astrocloud_hub.keeping import keep_parent
 from astrocloud_hub.pages import AdminHandler, log_request, with_platform
+from astrocloud_hub.roles import restore_administrators
 from astrocloud_hub.routes import RouteKeeper
 
 _log = structlog.get_logger()
@@ -72,6 +73,11 @@ class AstrocloudHub(JupyterHub):
 
             with engine.connect() as connection:
                 set_pragmas(connection.connection.dbapi_connection)
+
+    async def init_role_assignment(self) -> None:
+        """Give people the roles that they are known to have."""
+        await super().init_role_assignment()
+        restore_administrators(self.db)
 
     def init_handlers(self) -> None:
         """Put the platform's part in front of every handler.

@@ -8,7 +8,6 @@ import unicodedata
 from typing import Any, Final
 
 import structlog
-from jupyterhub import roles as hub_roles
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.handlers.base import BaseHandler
 from tornado.web import HTTPError, RequestHandler
@@ -20,7 +19,7 @@ from astrocloud.core.runtime import public_address
 from astrocloud.core.web import asset
 from astrocloud_hub.errors import HubError, problem_of
 from astrocloud_hub.language import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, choose_language, current_language
-from astrocloud_hub.roles import ADMIN_ROLE
+from astrocloud_hub.roles import sync_admin_role
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _log = structlog.get_logger()
@@ -188,16 +187,6 @@ class AdminHandler(BaseHandler):
     def get(self) -> None:
         """Lead there; they know who may see them."""
         self.redirect("/services/portal/admin")
-
-
-def sync_admin_role(user: Any) -> bool:
-    """Make `user` hold the administrators' role just when they are one; tell whether something changed."""
-    held = any(role.name == ADMIN_ROLE for role in user.orm_user.roles)
-    if held == bool(user.admin):
-        return False
-    change = hub_roles.strip_role if held else hub_roles.grant_role
-    change(user.db, entity=user.orm_user, rolename=ADMIN_ROLE)
-    return True
 
 
 def with_platform(handler: type[RequestHandler]) -> type[RequestHandler]:

@@ -6,6 +6,10 @@ redefined (JupyterHub refuses it), administrators hold ``platform-admin`` beside
 
 from typing import Any, Final
 
+from jupyterhub import orm
+from jupyterhub import roles as hub_roles
+from sqlalchemy.orm import Session
+
 ADMIN_ROLE: Final = "platform-admin"
 """What administrators hold besides the hub's own ``admin``, given and taken with it."""
 
@@ -121,3 +125,20 @@ def roles() -> list[dict[str, Any]]:
         },
         {"name": "monitoring", "description": "Prometheus", "scopes": ["read:metrics"], "services": ["monitoring"]},
     ]
+
+
+def sync_admin_role(user: Any) -> bool:
+    """Make `user` hold the administrators' role just when they are one; tell whether something changed."""
+    held = any(role.name == ADMIN_ROLE for role in user.orm_user.roles)
+    if held == bool(user.admin):
+        return False
+    change = hub_roles.strip_role if held else hub_roles.grant_role
+    change(user.db, entity=user.orm_user, rolename=ADMIN_ROLE)
+    return True
+
+
+def restore_administrators(db: Session) -> None:
+    """Give administrators their role again: as it names nobody, JupyterHub takes it from all when it starts."""
+    role = orm.Role.find(db, ADMIN_ROLE)
+    for user in db.query(orm.User).filter(orm.User.admin.is_(True), ~orm.User.roles.any(id=role.id)):
+        hub_roles.grant_role(db, entity=user, rolename=ADMIN_ROLE)
