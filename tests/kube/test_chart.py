@@ -583,13 +583,26 @@ def test_the_database_has_its_certificate_and_no_other_part_its_key(encrypted: b
 
 
 @pytest.mark.parametrize("part", READS)
-def test_the_password_of_an_external_database_is_the_operator_s(part: str) -> None:
-    external = ("database.kind=external", "database.external.host=db", "database.external.passwordSecret=mine")
+@pytest.mark.parametrize(
+    ("keys", "password"),
+    [("", "mine"), ("keys", "mine"), ("mine", "mine"), ("mine", "")],
+    ids=["beside-the-job-s", "beside-the-operator-s", "one-for-all", "not-named"],
+)
+def test_the_password_of_an_external_database_is_the_operator_s(part: str, keys: str, password: str) -> None:
+    external = ["database.kind=external", "database.external.host=db", f"database.external.passwordSecret={password}"]
 
-    found = mounted(objects(*NO_TLS, "--set", ",".join(external)), part)
+    found = mounted(objects(*NO_TLS, "--set", ",".join([*external, f"secrets.existingSecret={keys}"])), part)
 
-    assert {"database-password", "database-ca"} <= found.keys() <= READS[part] | {"database-ca"}
-    assert {name for name, secret in found.items() if secret == "mine"} == {"database-password", "database-ca"}
+    assert found.keys() == READS[part] | {"database-ca"}
+    assert {found["database-password"], found["database-ca"]} == {"mine"}
+    assert {found[name] for name in READS[part] - {"database-password"}} == {keys or "astrocloud-secrets"}
+
+
+def test_an_external_database_is_not_checked_by_the_bundled_one_s_authority() -> None:
+    """It may be in the job's Secret, from before the operator took a database of their own."""
+    made = objects("--set", "database.kind=external,database.external.host=db")
+
+    assert "database-ca" not in mounted(made, "hub")
 
 
 def test_prometheus_has_what_it_needs() -> None:
