@@ -79,6 +79,8 @@ class Installation:
     """What it is installed with."""
     passwords: dict[str, str] = field(default_factory=dict)
     """The people whom the tests added."""
+    browser: Callable[[str, str, str], Person] = Person
+    """What makes a person of an address, a name and a password."""
 
     @property
     def name(self) -> str:
@@ -122,10 +124,13 @@ class Installation:
             kind = "statefulset" if part == "database" else "deployment"
             self.kubectl("rollout", "status", f"--timeout={within_s}s", f"{kind}/{self.name}-{part}")
         if not parts:
+            # Not at the public address: something may stand in front of it that follows the installation.
+            by_tls = self.values.get("tls", {}).get("front", False)
+            front = self.url.replace("http:", "https:") if by_tls else self.url
             for path in ("hub/health", "services/passport/ready", "services/portal/ready", "services/vospace/ready"):
                 wait_until(
                     f"an answer of {path}",
-                    partial(answers, f"{self.values['config']['public_url']}/{path}"),
+                    partial(answers, f"{front}/{path}"),
                     within_s=60,
                 )
 
@@ -167,7 +172,7 @@ class Installation:
 
     def person(self, name: str) -> Person:
         """Return the person `name` at a browser, not signed in yet."""
-        return Person(self.url, name, self.add(name))
+        return self.browser(self.url, name, self.add(name))
 
     def keys(self) -> dict[str, str]:
         """Return the platform's own keys, as Kubernetes writes them."""

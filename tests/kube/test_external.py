@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -10,9 +11,10 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
+from tests.kube.cluster.programs import program
 from tests.kube.conftest import say
 from tests.kube.ground import Cluster
-from tests.kube.installation import Installation, installed, until
+from tests.kube.installation import CHART, Installation, installed, until
 from tests.kube.operators import PASSWORD, USER, Authority, Postgres, own_keys, postgres, secret
 from tests.kube.test_platform import both, get, signed_in
 from tests.kube.working import answers, working
@@ -75,6 +77,29 @@ def platform(
         for name in CREW:
             made.add(name)
         yield made
+
+
+def test_the_claim_of_a_tree_on_nfs_has_its_volume(cluster: Cluster, namespace: str) -> None:
+    """What is mounted is not tried: it takes a kernel that speaks NFS, and a server."""
+    place = {
+        "storage.tree.kind": "nfs",
+        "storage.tree.nfs.server": "nfs.example.org",
+        "storage.tree.nfs.path": "/astro",
+    }
+    given = [f"--set={name}={value}" for name, value in place.items()]
+    command = [program("helm"), "template", "sky", CHART, "-n", namespace, "-s", "templates/tree.yaml", *given]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    try:
+        done = cluster.run("create", "-f", "-", given=rendered)
+        assert done.returncode == 0, done.stderr
+        bound = "--for=jsonpath={.status.phase}=Bound"
+        cluster.kubectl("wait", "-n", namespace, bound, "--timeout=60s", "pvc/sky-astrocloud-tree")
+        volume = cluster.get("persistentvolume", f"{namespace}-sky-astrocloud-tree")["spec"]
+    finally:
+        cluster.kubectl("delete", "persistentvolume", f"{namespace}-sky-astrocloud-tree", "--wait=false")
+    assert volume["nfs"] == {"server": "nfs.example.org", "path": "/astro"}
+    assert volume["mountOptions"] == ["nfsvers=4.2", "hard", "noatime"]
+    assert volume["persistentVolumeReclaimPolicy"] == "Retain"
 
 
 async def test_a_person_works_and_everything_is_in_the_operator_s_database(
