@@ -81,13 +81,19 @@ def platform(
 
 def test_the_claim_of_a_tree_on_nfs_has_its_volume(cluster: Cluster, namespace: str) -> None:
     """What is mounted is not tried: it takes a kernel that speaks NFS, and a server."""
-    place = {
-        "storage.tree.kind": "nfs",
-        "storage.tree.nfs.server": "nfs.example.org",
-        "storage.tree.nfs.path": "/astro",
-    }
-    given = [f"--set={name}={value}" for name, value in place.items()]
-    command = [program("helm"), "template", "sky", CHART, "-n", namespace, "-s", "templates/tree.yaml", *given]
+    place = {"kind": "nfs", "nfs.server": "nfs.example.org", "nfs.path": "/astro"}
+    given = [f"--set=storage.tree.{name}={value}" for name, value in place.items()]
+    command = [
+        str(program("helm")),
+        "template",
+        "sky",
+        str(CHART),
+        "-n",
+        namespace,
+        "-s",
+        "templates/tree.yaml",
+        *given,
+    ]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     try:
         done = cluster.run("create", "-f", "-", given=rendered)
