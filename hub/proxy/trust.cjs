@@ -75,3 +75,7 @@ class Agent extends https.Agent {
 }
 
 if (folder) https.Agent = Agent;
+
+// A Secret that was made from a file often ends with a newline, without which the hub reads it.
+const token = process.env.CONFIGPROXY_AUTH_TOKEN;
+if (token) process.env.CONFIGPROXY_AUTH_TOKEN = token.trim();

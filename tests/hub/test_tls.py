@@ -105,7 +105,8 @@ class Parts:
         script, secrets = proxy_script(), self.data.secrets
         assert script, "configurable-http-proxy is not installed: npm ci in hub/proxy"
         secret = secrets / "proxy-token"
-        secret.write_text("a-token", encoding="ascii")
+        # As an operator's own that was made from a file.
+        secret.write_text("a-token\n", encoding="ascii")
         pair = {kind: str(secrets / f"proxy-{name}") for kind, name in (("key", "key"), ("cert", "certificate"))}
         portal = f"https://localhost:{self.ports['portal']['tls']}"
         command = ["node", "--require", str(REPOSITORY / "hub/proxy/trust.cjs"), script, "--log-level", "warn"]
@@ -114,7 +115,7 @@ class Parts:
         command += ["--error-target", f"{portal}/services/portal/proxy-error"]
         command += [f"--api-ssl-{kind}={file}" for kind, file in pair.items()]
         command += [f"--ssl-{kind}={file}" for kind, file in pair.items() if self.front]
-        return command, {**os.environ, "CONFIGPROXY_AUTH_TOKEN": "a-token", "ASTROCLOUD_TRUST": str(secrets)}
+        return command, {**os.environ, "CONFIGPROXY_AUTH_TOKEN": "a-token\n", "ASTROCLOUD_TRUST": str(secrets)}
 
     def _start(self, name: str, command: list[str], variables: dict[str, str]) -> None:
         with (self.data.root / f"{name}.log").open("wb") as log:

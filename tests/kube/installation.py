@@ -79,6 +79,8 @@ class Installation:
     """What it is installed with."""
     passwords: dict[str, str] = field(default_factory=dict)
     """The people whom the tests added."""
+    browser: Callable[[str, str, str], Person] = Person
+    """What makes a person of an address, a name and a password."""
 
     @property
     def name(self) -> str:
@@ -107,19 +109,28 @@ class Installation:
             *("upgrade", "--install", self.release, str(chart), "--values", "-", "--timeout", "300s"), given=values
         )
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that it runs, in the order in which one waits for the other."""
+        bundled = self.values["database"].get("kind", "bundled") == "bundled"
+        return (*(("database",) if bundled else ()), "passport", "portal", "vospace", "hub", "proxy")
+
     def wait(self, *parts: str, within_s: int = 240) -> None:
         """Return when all pods of `parts`, by default of every part, are ready and of the newest kind.
 
         When it is every part, the ways to them are the new ones, too: nodes hear of them a moment after Kubernetes.
         """
-        for part in parts or ("database", "passport", "portal", "vospace", "hub", "proxy"):
+        for part in parts or self.parts:
             kind = "statefulset" if part == "database" else "deployment"
             self.kubectl("rollout", "status", f"--timeout={within_s}s", f"{kind}/{self.name}-{part}")
         if not parts:
+            # Not at the public address: something may stand in front of it that follows the installation.
+            by_tls = self.values.get("tls", {}).get("front", False)
+            front = self.url.replace("http:", "https:") if by_tls else self.url
             for path in ("hub/health", "services/passport/ready", "services/portal/ready", "services/vospace/ready"):
                 wait_until(
                     f"an answer of {path}",
-                    partial(answers, f"{self.values['config']['public_url']}/{path}"),
+                    partial(answers, f"{front}/{path}"),
                     within_s=60,
                 )
 
@@ -161,7 +172,7 @@ class Installation:
 
     def person(self, name: str) -> Person:
         """Return the person `name` at a browser, not signed in yet."""
-        return Person(self.url, name, self.add(name))
+        return self.browser(self.url, name, self.add(name))
 
     def keys(self) -> dict[str, str]:
         """Return the platform's own keys, as Kubernetes writes them."""
@@ -187,11 +198,13 @@ def installed(
     *,
     chart: Path = CHART,
     places: Mapping[str, str] = MappingProxyType({}),
+    prepare: Callable[[Installation], None] = lambda _: None,
     **changed: Any,
 ) -> Iterator[Installation]:
     """Install a platform of `images` in a namespace of its own, with every part running, and leave nothing of it.
 
-    `changed` are values in place of those of `values_for` at the top; `places` has the nodes of parts that have one.
+    `changed` are values in place of those of `values_for` at the top; `places` has the nodes of parts that have one;
+    `prepare` does in the namespace what an operator does before the installation.
     """
     address = next(
         found["address"]
@@ -215,6 +228,7 @@ def installed(
     metadata = {"name": made.namespace, "labels": BASELINE}
     kube.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     try:
+        prepare(made)
         made.apply(chart=chart)
         made.wait()
         yield made

@@ -23,8 +23,6 @@ CHART = Path(__file__).parents[2] / "helm" / "astrocloud"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
 TLS = ("--set", "tls.internal=true")
 NO_TLS = ("--set", "tls.internal=false")
-UNKNOWN_KINDS = "HTTPRoute,ServiceMonitor,PrometheusRule"
-"""Kinds of other projects, whose schemas are not Kubernetes' own."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,36 +88,63 @@ def test_it_lints(values: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_kubernetes_takes_what_it_renders(values: Path) -> None:
+@pytest.fixture(scope="module")
+def described() -> None:
     schemas.ensure(say=print)
-    command = [str(program("kubeconform")), "-strict", "-output", "json", "-skip", UNKNOWN_KINDS]
 
-    done = subprocess.run(
-        [*command, "-schema-location", schemas.LOCATION, "-"],
-        input=render("--values", values),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+def conforms(manifests: str) -> subprocess.CompletedProcess[str]:
+    command = [program("kubeconform"), "-strict", "-output", "json", "-schema-location", schemas.LOCATION, "-"]
+    return subprocess.run(command, input=manifests, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.usefixtures("described")
+def test_kubernetes_takes_what_it_renders(values: Path) -> None:
+    done = conforms(render("--values", values))
 
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout)["resources"] == []
 
 
-def test_kubeconform_refuses_what_kubernetes_does_not_know() -> None:
-    schemas.ensure(say=print)
-    wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"prots": []}}
+@pytest.mark.usefixtures("described")
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("Service", "clusterIP:", "clusterPI:"),
+        ("Ingress", "ingressClassName:", "ingressClasName:"),
+        ("HTTPRoute", "parentRefs:", "parentRef:"),
+        ("HTTPRoute", "timeouts:", "timeout:"),
+        ("HTTPRoute", "request: 0s", "requests: 0s"),
+        ("HTTPRoute", "request: 0s", "request: never"),
+        ("HTTPRoute", "type: PathPrefix", "type: Prefix"),
+        ("HTTPRoute", "labels:", "lables:"),
+        ("ServiceMonitor", "matchLabels:", "matchLabel:"),
+        ("ServiceMonitor", "interval: 30s", "interval: half a minute"),
+        ("ServiceMonitor", "credentials:", "credential:"),
+        ("ServiceMonitor", "serverName:", "servername:"),
+        ("PrometheusRule", "expr:", "expression:"),
+        ("PrometheusRule", "annotations:", "anotations:"),
+        ("PrometheusRule", "for: ", "for: a "),
+    ],
+)
+def test_a_field_that_a_kind_does_not_know_is_refused(kind: str, right: str, wrong: str) -> None:
+    everything = render("--values", Path(__file__).parent / "values" / "everything.yaml", *TLS).split("\n---\n")
+    found = next(each for each in everything if f"\nkind: {kind}\n" in each and right in each)
+    assert conforms(found).returncode == 0
 
-    done = subprocess.run(
-        [program("kubeconform"), "-strict", "-schema-location", schemas.LOCATION, "-"],
-        input=json.dumps(wrong),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = conforms(found.replace(right, wrong))
 
     assert done.returncode != 0
-    assert "prots" in done.stdout
+    (told,) = json.loads(done.stdout)["resources"]
+    assert (told["kind"], told["status"]) == (kind, "statusInvalid")
+
+
+@pytest.mark.usefixtures("described")
+def test_a_kind_that_nobody_described_is_refused() -> None:
+    done = conforms(json.dumps({"apiVersion": "example.org/v1", "kind": "Telescope", "metadata": {"name": "x"}}))
+
+    assert done.returncode != 0
+    assert "Telescope" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -558,13 +583,26 @@ def test_the_database_has_its_certificate_and_no_other_part_its_key(encrypted: b
 
 
 @pytest.mark.parametrize("part", READS)
-def test_the_password_of_an_external_database_is_the_operator_s(part: str) -> None:
-    external = ("database.kind=external", "database.external.host=db", "database.external.passwordSecret=mine")
+@pytest.mark.parametrize(
+    ("keys", "password"),
+    [("", "mine"), ("keys", "mine"), ("mine", "mine"), ("mine", "")],
+    ids=["beside-the-job-s", "beside-the-operator-s", "one-for-all", "not-named"],
+)
+def test_the_password_of_an_external_database_is_the_operator_s(part: str, keys: str, password: str) -> None:
+    external = ["database.kind=external", "database.external.host=db", f"database.external.passwordSecret={password}"]
 
-    found = mounted(objects(*NO_TLS, "--set", ",".join(external)), part)
+    found = mounted(objects(*NO_TLS, "--set", ",".join([*external, f"secrets.existingSecret={keys}"])), part)
 
-    assert {"database-password", "database-ca"} <= found.keys() <= READS[part] | {"database-ca"}
-    assert {name for name, secret in found.items() if secret == "mine"} == {"database-password", "database-ca"}
+    assert found.keys() == READS[part] | {"database-ca"}
+    assert {found["database-password"], found["database-ca"]} == {"mine"}
+    assert {found[name] for name in READS[part] - {"database-password"}} == {keys or "astrocloud-secrets"}
+
+
+def test_an_external_database_is_not_checked_by_the_bundled_one_s_authority() -> None:
+    """It may be in the job's Secret, from before the operator took a database of their own."""
+    made = objects("--set", "database.kind=external,database.external.host=db")
+
+    assert "database-ca" not in mounted(made, "hub")
 
 
 def test_prometheus_has_what_it_needs() -> None:

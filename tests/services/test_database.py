@@ -7,10 +7,19 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+import structlog
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import NullPool
 
-from astrocloud.core.database import keep_no_nul, metadata, open_database, sqlite_url, upgrade_database
+from astrocloud.core.database import (
+    keep_no_nul,
+    metadata,
+    open_database,
+    sqlite_url,
+    upgrade_database,
+    wait_for_database,
+)
 from astrocloud.core.errors import StartError
 from tests.repository.files import REPOSITORY
 
@@ -145,3 +154,29 @@ def test_a_zero_byte_is_never_sent_to_postgresql(engine: Engine, monkeypatch: py
         monkeypatch.undo()
         sent = [row[0] for row in connection.execute(text("SELECT name FROM people"))]
     assert sent == ["ada\ufffd"]
+
+
+def test_who_waits_for_a_database_tells_each_reason_once(monkeypatch: pytest.MonkeyPatch):
+    """A wrong certificate may show only after its name was found at last."""
+    answers = iter(["no such host", "no such host", "certificate verify failed", "no such host"])
+
+    def connect() -> sqlite3.Connection:
+        for reason in answers:
+            raise sqlite3.OperationalError(f"{reason}\nand more of it")
+        return sqlite3.connect(":memory:")
+
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    with structlog.testing.capture_logs() as captured:
+        wait_for_database(engine)
+
+    assert [each["reason"] for each in captured] == ["no such host", "certificate verify failed"]
+
+
+def test_a_database_that_stays_away_is_told_with_the_reason():
+    def connect() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("certificate verify failed")
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    with pytest.raises(StartError, match=r"certificate verify failed.*certificate are right"):
+        wait_for_database(engine, within_s=-1)

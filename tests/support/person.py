@@ -71,6 +71,7 @@ class Person:
 
     async def __aenter__(self) -> Self:
         self.session = aiohttp.ClientSession(
+            connector=self.connector(),
             cookie_jar=aiohttp.CookieJar(unsafe=True),
             headers={"Accept": "text/html,application/json;q=0.9", "Accept-Language": "en"},
             timeout=aiohttp.ClientTimeout(total=120),
@@ -79,6 +80,10 @@ class Person:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.session.close()
+
+    def connector(self) -> aiohttp.BaseConnector | None:
+        """Return how the browser connects, where that is not by the machine's names and authorities."""
+        return None
 
     def cookie(self, path: str, name: str) -> str:
         """Return the value of a cookie that would be sent to `path`."""

@@ -390,6 +390,8 @@ securityContext:
       - secret:
           name: {{ $database }}
           items: [{key: database-password, path: database-password}]
+      {{- end }}
+      {{- if and (eq .root.Values.database.kind "external") (or .root.Values.database.external.passwordSecret .root.Values.secrets.existingSecret) }}
       - secret:
           name: {{ $database }}
           # The authority that the server's certificate is checked by, if it is not one that everybody knows.

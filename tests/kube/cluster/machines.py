@@ -88,10 +88,22 @@ def spawn(host: Host, name: str, command: list[str], *, environment: dict[str, s
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inherited()),
     ]
     clean = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"} | (environment or {})
     pid = os.posix_spawnp(command[0], command, clean, file_actions=actions, setsid=True)
     record.write_text(f"{pid} {_started_at(pid)}")
+
+
+def _inherited() -> list[int]:
+    """Return what whoever started this one left open to it: a lock that is held by it would outlive who holds it."""
+    found = []
+    for descriptor in (int(name) for name in os.listdir("/proc/self/fd")):
+        # The one by which the folder was read is gone.
+        with suppress(OSError):
+            if descriptor > 2 and os.get_inheritable(descriptor):
+                found.append(descriptor)
+    return found
 
 
 def log_file(host: Host, name: str) -> Path:

@@ -28,6 +28,7 @@ DEBIAN: Final = {
     "buildah": "buildah",
     "skopeo": "skopeo",
     "mmdebstrap": "mmdebstrap",
+    "openssl": "openssl",
     "ip": "iproute2",
     "nsenter": "util-linux",
     "mount": "mount",

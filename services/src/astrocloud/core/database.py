@@ -152,7 +152,7 @@ def wait_for_database(engine: Engine, *, within_s: float = 300.0) -> None:
         ``database-away`` when it does not in `within_s` seconds.
     """
     deadline = time.monotonic() + within_s
-    told = False
+    told: set[str] = set()
     while True:
         try:
             engine.connect().close()
@@ -161,9 +161,10 @@ def wait_for_database(engine: Engine, *, within_s: float = 300.0) -> None:
             reason = str(err.orig).strip().splitlines()[0]
             if time.monotonic() > deadline:
                 raise StartError("database-away", reason=reason) from None
-            if not told:
+            # It changes: what cannot be found at first may refuse the password, or have a wrong certificate, then.
+            if reason not in told:
                 _log.warning("database-awaited", reason=reason)
-                told = True
+                told.add(reason)
             time.sleep(0.5)
         else:
             return
