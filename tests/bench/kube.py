@@ -310,9 +310,11 @@ def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any]:
     """Install the platform, for real servers and for pretended ones; return what was found."""
     made = images.make(*PARTS, "astro", prefix=f"{REGISTRY}/astrocloud/", tag="test", say=say)
     found: dict[str, Any] = {"load_before": os.getloadavg()[0], "goals": GOALS}
+    found["tls"] = options.tls
     reserve = {"reserve": {"memory": 0.1, "cpus": 0.05}}
+    tls = {"internal": options.tls}
     if options.rounds:
-        with installed(cluster, made, servers={"namespacePrefix": "bench-", **reserve}) as platform:
+        with installed(cluster, made, servers={"namespacePrefix": "bench-", **reserve}, tls=tls) as platform:
             platform.kubectl("rollout", "status", "--timeout=600s", f"daemonset/{platform.name}-prepuller")
             found["starts"] = asyncio.run(measure_starts(platform, options.rounds))
             say(json.dumps(found["starts"], indent=2))
@@ -365,6 +367,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="real starts")
     parser.add_argument("--servers", type=int, default=500, help="pretended servers")
     parser.add_argument("--users", type=int, default=20_000, help="people in the database")
+    parser.add_argument("--tls", action="store_true", help="with TLS between the parts and to the real servers")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the hub's processor is watched")
     options = parser.parse_args()
     began = time.monotonic()
