@@ -259,6 +259,12 @@ class GlusterfsTree(Block):
     """The nodes that mount it; VOSpace and people's servers go to no others."""
     tolerations: list[Raw] = [{"operator": "Exists"}]
     """Taints that it bears."""
+    extraEnv: list[Raw] = []
+    """More environment variables, as Kubernetes writes them."""
+    podAnnotations: Labels = {}
+    """Annotations of its pods."""
+    podLabels: Labels = {}
+    """Labels of its pods."""
     priorityClassName: str = "system-node-critical"
     """Its priority class: whoever uses files on a node depends on it."""
 

@@ -71,7 +71,7 @@ class Parts:
             "hub": f"https://localhost:{self.ports['hub']['tls']}",
             "services": {part: f"https://localhost:{self.ports[part]['tls']}" for part in PARTS[1:]},
             "database": {"host": "none"},
-            "servers": {"environments": {"astro": "image"}},
+            "servers": {"environments": {"astro": {"image": "image"}}},
             "tls": {"internal": True, "front": front, "also_plain": also_plain},
         }
         self.data.cluster_file.write_text(yaml.safe_dump(settings), encoding="utf-8")

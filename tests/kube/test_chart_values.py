@@ -11,7 +11,7 @@ import yaml
 from astrocloud.config import parse_config
 from astrocloud.core.runtime import SERVICES
 from tests.kube.cluster.programs import CHART_PROGRAMS, build
-from tests.kube.test_chart import CHART, helm, objects, pods, scope, settings_in
+from tests.kube.test_chart import CHART, helm, objects, pods, scope, settings_in, templates
 
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
@@ -78,6 +78,15 @@ def test_a_hook_takes_what_every_workload_takes() -> None:
             metadata = (document if document["kind"] == "Pod" else document["spec"]["template"])["metadata"]
             assert metadata["labels"]["example.org/label"] == "1000000"
             assert metadata["annotations"]["example.org/annotation"] == "true"
+
+
+def test_what_mounts_the_tree_takes_what_other_pods_take() -> None:
+    made = templates(objects("--values", VALUES / "glusterfs.yaml"))["DaemonSet/astrocloud-storage"]
+
+    assert made["metadata"]["labels"]["example.org/label"] == "1000000"
+    assert made["metadata"]["annotations"] == {"example.org/annotation": "true"}
+    (container,) = made["spec"]["containers"]
+    assert container["env"] == [{"name": "EXAMPLE", "value": "1000000"}]
 
 
 def test_only_hooks_after_the_installation_have_the_platform_s_priority() -> None:
