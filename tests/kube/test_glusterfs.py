@@ -21,7 +21,12 @@ from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed, named, until
 from tests.kube.working import two_at_work, working
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.slow,
+    pytest.mark.own_nodes("GlusterFS runs beside them"),
+    pytest.mark.timeout(1800),
+]
 
 UNUSED = "10.89.0.29"
 """An address that no machine has."""
@@ -31,8 +36,7 @@ PLACE = "/run/astrocloud-test-volume"
 
 @pytest.fixture(scope="module")
 def sky(cluster: Cluster) -> Iterator[Volume]:
-    if not cluster.own:
-        pytest.skip("GlusterFS runs beside a cluster of our own")
+    assert cluster.own
     with volume("sky") as made:
         yield made
 

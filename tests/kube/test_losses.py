@@ -14,13 +14,17 @@ from tests.kube.installation import Installation, installed, until
 from tests.kube.test_platform import both
 from tests.kube.working import answers, nodes_of, only_on, two_at_work, working
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.slow,
+    pytest.mark.own_nodes("nodes and the registry are switched off"),
+    pytest.mark.timeout(1800),
+]
 
 
 @pytest.fixture(scope="module")
 def platform(cluster: Cluster, built_images: dict[str, str], astro: str) -> Iterator[Installation]:
     """A platform of its own, two people of one group, and an environment whose image no registry has."""
-    assert cluster.own
     servers = {"namespacePrefix": "losses-", "reserve": {"memory": 0.1, "cpus": 0.05}}
     first, *_, last = [each["metadata"]["name"] for each in cluster.get("nodes")["items"]]
     # What is lost is neither people's way in nor both the database and a server.
