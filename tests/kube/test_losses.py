@@ -12,7 +12,7 @@ from tests.kube.conftest import say
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed, until
 from tests.kube.test_platform import both
-from tests.kube.working import answers, nodes_of, only_on, two_at_work, working
+from tests.kube.working import answers, events_page, nodes_of, only_on, two_at_work, working
 
 pytestmark = [
     pytest.mark.kube,
@@ -93,6 +93,12 @@ async def test_a_node_with_a_server_stops_and_returns(platform: Installation) ->
                 return await dan.person.reason_of_end() == "node-lost"
 
             await until("the end of dan's server is known", ended, within_s=60)
+
+            async def on_the_page() -> bool:
+                text = await events_page(platform)
+                return f"Node {dan.node}" in text and "Is silent" in text
+
+            await until("the event", on_the_page, within_s=120)
             async with working(platform, "dan") as again:
                 assert again.node != dan.node
                 assert await again.run("print(open('/project/survey/night.txt').read())") == "frame"
