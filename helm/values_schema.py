@@ -390,6 +390,16 @@ class ServerPods(Block):
     without private networks."""
 
 
+class BeforeUpgrade(Block):
+    """The images of the menu to come, fetched before an upgrade changes anything."""
+
+    enabled: bool = True
+    """Whether an upgrade waits for them."""
+    timeoutSeconds: int = Field(default=240, ge=1, le=86400)
+    """How long it waits at most, in seconds; then it goes on without the nodes that have not got them. Less than the
+    ``--timeout`` of Helm, after which the upgrade fails."""
+
+
 class Prepuller(Block):
     """Fetches the environments' images to every node before somebody waits for them."""
 
@@ -399,6 +409,8 @@ class Prepuller(Block):
     """The nodes it looks after; empty: those of people's servers."""
     tolerations: list[Raw] = []
     """Taints that it bears, besides those of people's servers."""
+    beforeUpgrade: BeforeUpgrade = BeforeUpgrade()
+    """Before an upgrade."""
 
 
 class Secrets(Block):

@@ -34,6 +34,7 @@ OWN: Final = {
     "/user/paula/": 424,
     "/services/portal/admin/servers": 200,
     "/services/portal/admin/announcements": 200,
+    "/services/portal/admin/events": 200,
     "/services/passport/people": 200,
     "/services/passport/people/paula": 200,
     "/services/passport/people/nobody": 404,

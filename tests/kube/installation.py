@@ -94,20 +94,26 @@ class Installation:
 
     def helm(self, *arguments: str, given: Any = None) -> str:
         """Return what helm prints."""
+        return self.run_helm(*arguments, given=given).stdout
+
+    def run_helm(self, *arguments: str, given: Any = None) -> subprocess.CompletedProcess[str]:
+        """Return what helm prints and says besides; it does not fail."""
         command = [str(program("helm")), "--kubeconfig", str(self.kube.kubeconfig), "--namespace", self.namespace]
         text = None if given is None else json.dumps(given)
         done = subprocess.run([*command, *arguments], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
+        return done
 
-    def apply(self, *, chart: Path = CHART, **changed: Any) -> None:
-        """Install or upgrade the release with its values, `changed` in place of those at the top."""
+    def apply(self, *, chart: Path = CHART, **changed: Any) -> str:
+        """Install or upgrade the release with its values, `changed` in place of those at the top.
+
+        Returns what Helm says about it.
+        """
         known = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))["properties"]
         # The version before does not know them all.
         values = {name: value for name, value in (self.values | changed).items() if name in known}
-        self.helm(
-            *("upgrade", "--install", self.release, str(chart), "--values", "-", "--timeout", "300s"), given=values
-        )
+        command = ("upgrade", "--install", self.release, str(chart), "--values", "-", "--timeout", "300s")
+        return self.run_helm(*command, given=values).stderr
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
 """What the accounts that the chart makes may do at the cluster's API, asked of the cluster itself."""
 
+import base64
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 import yaml
 
 from tests.kube.installation import Installation, named, until
 from tests.kube.test_platform import both
-from tests.kube.working import working
+from tests.kube.working import events_page, working
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
 
@@ -84,6 +86,20 @@ def test_nobody_else_has_any_right(installation: Installation) -> None:
         for question in ("list pods", "get secrets", "create pods"):
             told = installation.kube.run("auth", "can-i", *question.split(), "-A", f"--as={account}").stdout.strip()
             assert told == "no", (account, question)
+
+
+async def test_the_hub_s_own_account_sees_the_nodes_before_the_first_server(installation: Installation) -> None:
+    token = base64.b64decode(installation.keys()["service-portal"]).decode()
+    headers = {"Authorization": f"token {token}"}
+
+    async def known() -> bool:
+        async with aiohttp.request("GET", f"{installation.url}/hub/api/astrocloud/nodes", headers=headers) as answer:
+            told = await answer.json()
+            assert (answer.status, told["nodes"]) == (200, [])
+            return bool(told["known"])
+
+    await until("the nodes are known", known, within_s=60)
+    assert "Events" in await events_page(installation)
 
 
 @pytest.mark.slow

@@ -19,7 +19,12 @@ from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed
 from tests.kube.working import working
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.slow,
+    pytest.mark.own_nodes("pods reach an S3 server of this machine, and volumes are its folders"),
+    pytest.mark.timeout(1800),
+]
 
 TABLE = "name,magnitude\nVega,0.03\nDeneb,1.25\n"
 
@@ -61,8 +66,7 @@ def listens(host: str, port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def surveys(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    assert cluster.own
+def surveys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     with bucket(tmp_path_factory.mktemp("s3")) as made:
         yield made
 

@@ -266,7 +266,7 @@ def test_only_who_needs_it_has_an_account_s_token(values: Path) -> None:
     found = pods(objects("--values", values))
 
     with_token = {name.rpartition("-")[2] for name, spec in found.items() if spec["automountServiceAccountToken"]}
-    assert with_token <= {"hub", "secrets"}
+    assert with_token <= {"hub", "secrets", "fetch"}
 
 
 def test_no_secret_is_in_what_is_rendered(values: Path) -> None:
@@ -566,7 +566,7 @@ def test_the_database_has_its_certificate_and_no_other_part_its_key(encrypted: b
     (database,) = [each for each in made if each["kind"] == "StatefulSet"]
     (settings,) = [each["data"] for each in made if each["metadata"]["name"].endswith("-settings")]
     (volume,) = [v["secret"] for v in database["spec"]["template"]["spec"]["volumes"] if v["name"] == "password"]
-    (job,) = [each for each in made if each["kind"] == "Job"]
+    (job,) = [each for each in made if each["kind"] == "Job" and each["metadata"]["name"].endswith("-secrets")]
 
     connection = yaml.safe_load(settings["cluster.yaml"])["database"]
     names = [

@@ -10,7 +10,11 @@ from tests.kube.conftest import Cluster, pod
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
-NAMES = [host.name for host in NODES]
+
+@pytest.fixture
+def names(cluster: Cluster) -> list[str]:
+    """The nodes of the cluster."""
+    return [node["metadata"]["name"] for node in cluster.get("nodes")["items"]]
 
 
 def apply(cluster: Cluster, namespace: str, *objects: dict[str, object]) -> None:
@@ -23,6 +27,7 @@ def wait_ready(cluster: Cluster, namespace: str, *names: str) -> None:
     cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "--timeout=120s", *pods)
 
 
+@pytest.mark.own_nodes("how many there are and where is our own cluster's")
 def test_three_nodes_are_ready_in_two_regions(cluster: Cluster) -> None:
     nodes = cluster.get("nodes")["items"]
 
@@ -36,7 +41,7 @@ def test_three_nodes_are_ready_in_two_regions(cluster: Cluster) -> None:
     assert len(set(ready.values())) == 2
 
 
-def test_pods_on_every_node_reach_each_other_by_name(cluster: Cluster, namespace: str) -> None:
+def test_pods_on_every_node_reach_each_other_by_name(cluster: Cluster, namespace: str, names: list[str]) -> None:
     serve = "cd /tmp && hostname > index.html && exec python3 -m http.server 8000"
     service = {
         "apiVersion": "v1",
@@ -44,9 +49,9 @@ def test_pods_on_every_node_reach_each_other_by_name(cluster: Cluster, namespace
         "metadata": {"name": "web"},
         "spec": {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8000}]},
     }
-    apply(cluster, namespace, service, pod(cluster, "server", serve, node=NAMES[0]))
-    apply(cluster, namespace, *(pod(cluster, f"client-{name}", node=name) for name in NAMES))
-    wait_ready(cluster, namespace, "server", *(f"client-{name}" for name in NAMES))
+    apply(cluster, namespace, service, pod(cluster, "server", serve, node=names[0]))
+    apply(cluster, namespace, *(pod(cluster, f"client-{name}", node=name) for name in names))
+    wait_ready(cluster, namespace, "server", *(f"client-{name}" for name in names))
 
     ask = f"""
 import time, urllib.request
@@ -58,10 +63,10 @@ for attempt in range(100):
         time.sleep(0.1)
 """
     answers = [
-        cluster.kubectl("exec", "-n", namespace, f"client-{name}", "--", "python3", "-c", ask).strip() for name in NAMES
+        cluster.kubectl("exec", "-n", namespace, f"client-{name}", "--", "python3", "-c", ask).strip() for name in names
     ]
 
-    assert answers == ["server"] * 3
+    assert answers == ["server"] * len(names)
 
 
 def test_what_a_pod_prints_can_be_read(cluster: Cluster, namespace: str) -> None:
@@ -89,7 +94,7 @@ def test_a_privileged_pod_is_refused_where_people_work(cluster: Cluster, namespa
     assert 'violates PodSecurity "restricted' in refused.stderr
 
 
-def test_a_claim_is_one_folder_on_all_nodes(cluster: Cluster, namespace: str) -> None:
+def test_a_claim_is_one_folder_on_all_nodes(cluster: Cluster, namespace: str, names: list[str]) -> None:
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -97,17 +102,18 @@ def test_a_claim_is_one_folder_on_all_nodes(cluster: Cluster, namespace: str) ->
         "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     apply(cluster, namespace, claim)
-    apply(cluster, namespace, *(pod(cluster, f"at-{name}", node=name, claim="tree") for name in NAMES))
-    wait_ready(cluster, namespace, *(f"at-{name}" for name in NAMES))
+    apply(cluster, namespace, *(pod(cluster, f"at-{name}", node=name, claim="tree") for name in names))
+    wait_ready(cluster, namespace, *(f"at-{name}" for name in names))
 
-    for name in NAMES:
+    for name in names:
         write = f"echo {name} >> /data/who"
         cluster.kubectl("exec", "-n", namespace, f"at-{name}", "--", "sh", "-c", write)
 
-    seen = [cluster.kubectl("exec", "-n", namespace, f"at-{name}", "--", "cat", "/data/who") for name in NAMES]
-    assert seen == ["\n".join(NAMES) + "\n"] * 3
+    seen = [cluster.kubectl("exec", "-n", namespace, f"at-{name}", "--", "cat", "/data/who") for name in names]
+    assert seen == ["\n".join(names) + "\n"] * len(names)
 
 
+@pytest.mark.own_nodes("what makes volumes is a part of our own cluster")
 def test_a_volume_goes_with_its_claim(cluster: Cluster, namespace: str) -> None:
     claim = {
         "apiVersion": "v1",
@@ -124,9 +130,9 @@ def test_a_volume_goes_with_its_claim(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("wait", "--for=delete", "--timeout=60s", f"pv/{volume}")
 
 
-def test_up_again_changes_nothing(cluster: Cluster) -> None:
-    if not cluster.own:
-        pytest.skip("not a cluster of our own")
+@pytest.mark.own_nodes("the cluster is told to start")
+@pytest.mark.usefixtures("cluster")
+def test_up_again_changes_nothing() -> None:
     parts = [(host, record.name) for host in (CONTROL, *NODES) for record in (host.folder / "pids").glob("*")]
     before = {(host.name, name): machines.pid_of(host, name) for host, name in parts}
     assert all(before.values()), before
@@ -136,9 +142,8 @@ def test_up_again_changes_nothing(cluster: Cluster) -> None:
     assert {(host.name, name): machines.pid_of(host, name) for host, name in parts} == before
 
 
+@pytest.mark.own_nodes("a node is switched off")
 def test_a_node_that_lost_its_power_comes_back(cluster: Cluster, namespace: str) -> None:
-    if not cluster.own:
-        pytest.skip("not a cluster of our own")
     lost = NODES[2]
     apply(cluster, namespace, pod(cluster, "before", node=lost.name))
     wait_ready(cluster, namespace, "before")

@@ -1,6 +1,9 @@
 """Whether a machine can have a cluster is said in a sentence, and nothing is left of finding out."""
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,19 @@ def test_finding_out_leaves_nothing() -> None:
     ability.why_not()
 
     assert [each for each in cgroups.hierarchies() if (each / "astrocloud-probe").exists()] == []
+
+
+def test_on_another_cluster_what_takes_our_own_nodes_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    taking = ("archive", "glusterfs", "losses", "seam", "servers")
+    files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in taking]
+    command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", "-q", "-rs", "-m", "kube", *files]
+    named = os.environ | {"KUBECONFIG": str(tmp_path / "another")}
+
+    done = subprocess.run(
+        command, env=named, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
+
+    # All of them, before anything is asked of a cluster: this one is none.
+    assert re.search(r"^\d+ skipped", done.stdout.splitlines()[-1]), done.stdout[-3000:]
+    reasons = set(re.findall(r"takes the nodes that the tests make: (.*)", done.stdout))
+    assert len(reasons) == 4

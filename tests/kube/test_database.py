@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.kube.cluster.layout import NODES
 from tests.kube.conftest import Cluster, pod
 from tests.kube.processes import first_process
 
@@ -29,6 +28,10 @@ def database(cluster: Cluster, image: str, name: str, node: str) -> dict[str, An
     return made
 
 
+def nodes(cluster: Cluster) -> list[str]:
+    return [node["metadata"]["name"] for node in cluster.get("nodes")["items"]]
+
+
 @pytest.fixture
 def claimed(cluster: Cluster, namespace: str) -> None:
     """A volume for databases in the namespace."""
@@ -41,13 +44,13 @@ def claimed(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("create", "-n", namespace, "-f", "-", given=claim)
 
 
+@pytest.mark.own_nodes("a container's process is killed")
 @pytest.mark.usefixtures("claimed")
 def test_one_that_was_killed_comes_back_in_its_container(
     cluster: Cluster, namespace: str, built_images: dict[str, str]
 ) -> None:
     """As when a node loses its power: what it left behind names a process that is there again, its own."""
-    assert cluster.own
-    made = database(cluster, built_images["database"], "only", NODES[0].name)
+    made = database(cluster, built_images["database"], "only", nodes(cluster)[0])
     made["spec"]["restartPolicy"] = "Always"
     cluster.kubectl("create", "-n", namespace, "-f", "-", given=made)
     cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "--timeout=120s", "pod/only")
@@ -63,9 +66,9 @@ def test_one_that_was_killed_comes_back_in_its_container(
 
 @pytest.mark.usefixtures("claimed")
 def test_two_never_run_on_one_volume(cluster: Cluster, namespace: str, built_images: dict[str, str]) -> None:
+    here, *_, there = nodes(cluster) * 2
     first, second = (
-        database(cluster, built_images["database"], name, node.name)
-        for name, node in zip(("first", "second"), NODES, strict=False)
+        database(cluster, built_images["database"], name, node) for name, node in (("first", here), ("second", there))
     )
     cluster.kubectl("create", "-n", namespace, "-f", "-", given=first)
     cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "--timeout=120s", "pod/first")
@@ -79,6 +82,6 @@ def test_two_never_run_on_one_volume(cluster: Cluster, namespace: str, built_ima
 
     # The lock ends with its holder, however that ended.
     cluster.kubectl("delete", "-n", namespace, "pod", "first", "second", "--grace-period=0", "--force")
-    again = database(cluster, built_images["database"], "again", NODES[1].name)
+    again = database(cluster, built_images["database"], "again", there)
     cluster.kubectl("create", "-n", namespace, "-f", "-", given=again)
     cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "--timeout=120s", "pod/again")

@@ -19,9 +19,14 @@ from tests.kube.conftest import say
 from tests.kube.gluster import SERVERS, Volume, volume
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed, named, until
-from tests.kube.working import two_at_work, working
+from tests.kube.working import events_page, two_at_work, working
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.slow,
+    pytest.mark.own_nodes("GlusterFS runs beside them"),
+    pytest.mark.timeout(1800),
+]
 
 UNUSED = "10.89.0.29"
 """An address that no machine has."""
@@ -31,8 +36,7 @@ PLACE = "/run/astrocloud-test-volume"
 
 @pytest.fixture(scope="module")
 def sky(cluster: Cluster) -> Iterator[Volume]:
-    if not cluster.own:
-        pytest.skip("GlusterFS runs beside a cluster of our own")
+    assert cluster.own
     with volume("sky") as made:
         yield made
 
@@ -259,6 +263,12 @@ async def test_a_node_whose_client_died_has_the_volume_again_and_says_so(platfor
         say(f"client killed: the server's end was told after {took:.1f} s")
         await until("the mounts", lambda: all_mounted(platform), within_s=120)
         assert mounts_of(node, platform) == 1
+
+        async def on_the_page() -> bool:
+            text = await events_page(platform)
+            return f"Node {node.name}" in text and "The file tree cannot be used there" in text
+
+        await until("the event", on_the_page, within_s=60)
     async with working(platform, "cara") as again:
         assert (await again.run("print(open('/home/cara/appended').read(8))")) == "00000000"
     await until("VOSpace", lambda: vospace_works(platform), within_s=120)

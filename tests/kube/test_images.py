@@ -17,7 +17,8 @@ TOOLS = "pip pip3 uv gcc cc make npm git curl"
 
 WORKS = {
     "hub": "python -c 'import astrocloud_hub.app, kubespawner, psycopg'",
-    "services": "astrocloud --version && python /opt/astrocloud/libexec/make_secrets.py --help",
+    "services": "astrocloud --version && python /opt/astrocloud/libexec/make_secrets.py --help"
+    " && python /opt/astrocloud/libexec/wait_for_images.py --help",
     "proxy": "cd /opt/proxy && node --require ./trust.cjs"
     " node_modules/configurable-http-proxy/bin/configurable-http-proxy --version",
     "database": "postgres --version && pg_dump --version && command -v start-database",

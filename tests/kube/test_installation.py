@@ -13,10 +13,6 @@ from tests.kube.test_platform import both
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
 
 
-def test_the_images_of_the_menu_are_fetched_to_every_node(installation: Installation) -> None:
-    installation.kubectl("rollout", "status", "--timeout=180s", f"daemonset/{installation.name}-prepuller")
-
-
 def test_what_a_part_runs_is_told_by_its_digest(installation: Installation) -> None:
     wanted = installation.values["proxy"]["image"]["digest"]
 

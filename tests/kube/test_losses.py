@@ -12,15 +12,19 @@ from tests.kube.conftest import say
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed, until
 from tests.kube.test_platform import both
-from tests.kube.working import answers, nodes_of, only_on, two_at_work, working
+from tests.kube.working import answers, events_page, nodes_of, only_on, two_at_work, working
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.slow,
+    pytest.mark.own_nodes("nodes and the registry are switched off"),
+    pytest.mark.timeout(1800),
+]
 
 
 @pytest.fixture(scope="module")
 def platform(cluster: Cluster, built_images: dict[str, str], astro: str) -> Iterator[Installation]:
     """A platform of its own, two people of one group, and an environment whose image no registry has."""
-    assert cluster.own
     servers = {"namespacePrefix": "losses-", "reserve": {"memory": 0.1, "cpus": 0.05}}
     first, *_, last = [each["metadata"]["name"] for each in cluster.get("nodes")["items"]]
     # What is lost is neither people's way in nor both the database and a server.
@@ -89,6 +93,12 @@ async def test_a_node_with_a_server_stops_and_returns(platform: Installation) ->
                 return await dan.person.reason_of_end() == "node-lost"
 
             await until("the end of dan's server is known", ended, within_s=60)
+
+            async def on_the_page() -> bool:
+                text = await events_page(platform)
+                return f"Node {dan.node}" in text and "Is silent" in text
+
+            await until("the event", on_the_page, within_s=120)
             async with working(platform, "dan") as again:
                 assert again.node != dan.node
                 assert await again.run("print(open('/project/survey/night.txt').read())") == "frame"

@@ -12,7 +12,11 @@ from tests.kube.cluster.layout import NODES
 from tests.kube.ground import Cluster
 from tests.kube.people import PodPlatform, file_tree
 
-pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.own_nodes("pods call a hub at this machine's address on the bridge"),
+    pytest.mark.timeout(600),
+]
 
 REGION = "topology.kubernetes.io/region"
 LAYER_BYTES = 192 * 2**20
@@ -22,8 +26,7 @@ LAYER_BYTES = 192 * 2**20
 @pytest.fixture(scope="module")
 def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodPlatform]:
     """A platform whose servers run in one region, hold little in /tmp, and whose second image no node has."""
-    if not cluster.own:
-        pytest.skip("pods call a hub at this machine's address on the bridge")
+    assert cluster.own
     root = tmp_path_factory.mktemp("places")
     layer = root / "layer"
     layer.write_bytes(os.urandom(LAYER_BYTES))

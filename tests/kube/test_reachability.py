@@ -33,6 +33,10 @@ passport  x     .         x   x      x        x       .     x        .   .   x  
 vospace   x     .         x   x      x        x       .     x        .   .   x   x        .       .        .       .
 database  .     .         .   .      .        .       .     .        .   .   .   .        .       .        .       .
 prepuller x     .         .   .      .        .       x     .        .   .   x   x        x       x        x       x
+fetch     x     .         .   .      .        .       x     .        .   .   x   x        x       x        x       x
+waiting   x     .         .   .      .        .       x     .        .   .   x   x        x       x        x       x
+secrets   x     .         .   .      .        .       x     .        .   .   x   x        x       x        x       x
+test      x     .         x   .      .        .       x     x        .   .   x   x        x       x        x       x
 """
 
 OUTSIDE = {
@@ -80,8 +84,9 @@ def policies_and_places(*arguments: str) -> tuple[list[dict[str, Any]], dict[str
     policies = [document for document in made if document["kind"] == "NetworkPolicy"]
     places = dict(OUTSIDE)
     for document in made:
-        if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet"}:
-            labels = document["spec"]["template"]["metadata"]["labels"]
+        if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job", "Pod"}:
+            pod = document if document["kind"] == "Pod" else document["spec"]["template"]
+            labels = pod["metadata"]["labels"]
             part = labels["app.kubernetes.io/component"]
             places[part] = Place(
                 name=part,
@@ -91,7 +96,7 @@ def policies_and_places(*arguments: str) -> tuple[list[dict[str, Any]], dict[str
                 labels=labels,
                 ports={
                     port["name"]: port["containerPort"]
-                    for container in document["spec"]["template"]["spec"]["containers"]
+                    for container in pod["spec"]["containers"]
                     for port in container.get("ports", [])
                 },
             )

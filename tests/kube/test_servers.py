@@ -13,7 +13,11 @@ from tests.kube.cluster import machines, node
 from tests.kube.cluster.layout import NODES
 from tests.kube.people import PodPlatform
 
-pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.own_nodes("pods call a hub at this machine's address on the bridge"),
+    pytest.mark.timeout(600),
+]
 
 
 @pytest.fixture(autouse=True)

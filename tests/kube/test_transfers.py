@@ -27,6 +27,8 @@ UWS = "{http://www.ivoa.net/xml/UWS/v1.0}"
 FILES = 2500
 """In the folder that is copied: as many as take a while."""
 
+own_nodes = pytest.mark.own_nodes("pods fetch from this machine's address on the bridge")
+
 
 @pytest.fixture(scope="module")
 def platform(cluster: Cluster, built_images: dict[str, str]) -> Iterator[Installation]:
@@ -166,6 +168,7 @@ def sums(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@own_nodes
 async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, files: Files, source: Source) -> None:
     large = os.urandom(24_000_000)
     async with files.session.put(f"{files.url}/files/home/ann/large", data=io.BytesIO(large)) as answer:
@@ -215,6 +218,7 @@ async def test_all_ends_right_when_a_replica_is_lost(platform: Installation, fil
     )
 
 
+@own_nodes
 async def test_replicas_that_are_told_to_end_finish_what_they_do(
     platform: Installation, files: Files, source: Source
 ) -> None:

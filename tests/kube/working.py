@@ -49,6 +49,16 @@ async def working(platform: Installation, name: str, *, environment: str = "astr
             await until("the end of the server", lambda: gone(platform, name))
 
 
+async def events_page(platform: Installation) -> str:
+    """Return what an administrator reads of events."""
+    platform.add("chief", admin=True)
+    async with platform.person("chief") as chief:
+        assert (await chief.sign_in())[0] == 200
+        async with chief.session.get(f"{chief.url}/services/portal/admin/events") as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+
 async def told_to_stop(person: Person) -> bool:
     """Tell the hub to stop a person's server; whether it has heard it, which one that starts has not."""
     status, _ = await person.hub_api("DELETE", f"/users/{person.username}/server")

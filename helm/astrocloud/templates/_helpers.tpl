@@ -237,8 +237,8 @@ imagePullSecrets:
 {{- end }}
 {{- if .values.priorityClassName }}
 priorityClassName: {{ .values.priorityClassName }}
-{{- else if and .root.Values.priorityClasses.create (ne .part "secrets") }}
-{{- /* What makes the keys runs before there is such a class. */}}
+{{- else if and .root.Values.priorityClasses.create (not (has .part (list "secrets" "waiting"))) }}
+{{- /* Jobs before an installation or an upgrade run before there is such a class. */}}
 priorityClassName: {{ include "astrocloud.clusterName" .root }}-platform
 {{- end }}
 {{- with .values.nodeSelector }}

@@ -18,6 +18,7 @@ from astrocloud_hub.authenticators.cstcloud import CstcloudAuthenticator
 from astrocloud_hub.authenticators.directory import Directory
 from astrocloud_hub.authenticators.embedded import EmbeddedAuthenticator
 from astrocloud_hub.authenticators.oidc import OidcAuthenticator
+from astrocloud_hub.nodes import HANDLERS
 from astrocloud_hub.roles import PASSPORT_CLIENT_SCOPES, PORTAL_CLIENT_SCOPES, VOSPACE_CLIENT_SCOPES, roles
 from astrocloud_hub.spawners.environments import CatalogueSource, LocalEnvironments
 
@@ -273,6 +274,7 @@ def _pages(c: HubConfig, config: Config, runtime: Runtime) -> None:
 
     c.JupyterHub.template_paths = [str(TEMPLATES), str(Path(astrocloud.core.__file__).with_name("pages"))]
     c.JupyterHub.template_vars = {"config": config, "admin_access": False}
+    c.JupyterHub.extra_handlers = HANDLERS
     c.JupyterHub.default_url = "/"
     c.JupyterHub.redirect_to_server = False
     c.JupyterHub.tornado_settings = tornado_settings(config, runtime)

@@ -47,6 +47,8 @@ PORTAL_SCOPES: Final = (
     "read:servers",
     # Why a server ended is in its state.
     "admin:server_state",
+    # What is the matter with the nodes, on the administrators' page of events.
+    "read:hub",
 )
 
 PORTAL_CLIENT_SCOPES: Final = (

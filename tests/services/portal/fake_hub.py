@@ -70,6 +70,8 @@ class FakeHub:
         self.start_takes.set()
         self.refuse_start: str | None = None
         self.away = False
+        self.nodes: dict[str, Any] = {"known": True, "nodes": []}
+        """What is the matter with the nodes."""
         self.calls: list[tuple[str, str, str]] = []
         """(method, path, who) of every change asked for."""
 
@@ -93,6 +95,7 @@ class FakeHub:
             web.get(f"{api}/oauth2/authorize", self._authorize),
             web.post(f"{api}/oauth2/token", self._token),
             web.get(f"{api}/user", self._whoami),
+            web.get(f"{api}/astrocloud/nodes", self._nodes),
             web.get(f"{api}/users", self._users),
             web.get(api + "/users/{name}", self._user),
             web.post(api + "/users/{name}/servers/{server}", self._start),
@@ -135,6 +138,10 @@ class FakeHub:
         person = self.people[name]
         allowed = [*sorted(scopes), "access:services!service=portal"]
         return web.json_response({"name": name, "kind": "user", "admin": person.admin, "groups": [], "scopes": allowed})
+
+    async def _nodes(self, request: web.Request) -> web.Response:
+        assert self._who(request)[0] == "portal"
+        return web.json_response(self.nodes)
 
     def _model(self, person: FakePerson, *, stopped: bool, with_state: bool) -> dict[str, Any]:
         shown = {n: s for n, s in person.servers.items() if stopped or s.ready or s.pending}

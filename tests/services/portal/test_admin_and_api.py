@@ -27,7 +27,7 @@ async def send(browser: aiohttp.ClientSession, path: str, fields: dict[str, str]
     return await browser.post(path, data={"_csrf": token, **fields}, allow_redirects=False)
 
 
-@pytest.mark.parametrize("path", ["", "/servers", "/announcements", "/announcements/1"])
+@pytest.mark.parametrize("path", ["", "/servers", "/announcements", "/announcements/1", "/events"])
 async def test_pages_for_administrators_are_closed_to_others(portal: Portal, path: str) -> None:
     browser = await portal.signed_in("ana")
     async with browser.get(f"/services/portal/admin{path}") as answer:

@@ -87,7 +87,7 @@ def test_every_text_of_the_portal_is_used() -> None:
     sources = [*TEMPLATES, *(REPOSITORY / "services/src/astrocloud").rglob("*.py")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     # Keys that are put together from a state, a reason or a kind.
-    made = r"(end|next|state|part|health|severity|proxy|what|ran-out)-"
+    made = r"(end|next|state|part|health|severity|proxy|what|ran-out|event-node)-"
     for key in words.catalogue():
         domain, name = key.split(".", 1)
         if domain in {"portal", "hub", "common"} and not re.match(made, name):

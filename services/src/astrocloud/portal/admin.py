@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from astrocloud.config import Config
+from astrocloud.core import words
 from astrocloud.core.auth import Principal, require
 from astrocloud.core.errors import PlatformError
 from astrocloud.core.web import language_of, page
@@ -15,9 +16,10 @@ from astrocloud.portal.api import number_in, require_announcer
 from astrocloud.portal.desk import Desk
 from astrocloud.portal.domain import ANNOUNCEMENT_TEXT_LIMIT, ANNOUNCEMENT_TITLE_LIMIT, check_announcement
 from astrocloud.portal.errors import PortalError
+from astrocloud.portal.events import Event, Events
 from astrocloud.portal.models import SEVERITIES, Announcement
 from astrocloud.portal.pages import PREFIX, USE, caller_of, field_of, see_other
-from astrocloud.portal.views import server_view
+from astrocloud.portal.views import part_name, server_view
 
 ADMIN: Final = f"{PREFIX}/admin"
 _FIELDS: Final = ("severity", "title_en", "title_zh", "text_en", "text_zh", "starts_at", "ends_at")
@@ -33,10 +35,13 @@ class AdminPages:
         The configuration.
     desk
         What can be done.
+    events
+        What was the matter with the platform.
     """
 
-    def __init__(self, *, config: Config, desk: Desk) -> None:
+    def __init__(self, *, config: Config, desk: Desk, events: Events) -> None:
         self._desk = desk
+        self._events = events
         self._idle_hours = f"{config.servers.idle_timeout_s / 3600:g}"
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
@@ -51,6 +56,7 @@ class AdminPages:
             web.get(one, self.edit),
             web.post(one, self.change),
             web.post(f"{one}/remove", self.remove),
+            web.get(f"{ADMIN}/events", self.events),
         ]
 
     async def first(self, request: web.Request) -> web.Response:
@@ -160,6 +166,23 @@ class AdminPages:
         await require_announcer(request)
         await self._desk.withdraw(number_in(request))
         return see_other(f"{ADMIN}/announcements")
+
+    async def events(self, request: web.Request) -> web.Response:
+        """Show what was the matter with the platform lately."""
+        await require(request, scope=USE, admin=True)
+        language = language_of(request)
+        found = await asyncio.to_thread(self._events.recent)
+        shown = [self._event_view(event, language) for event in found]
+        return page(request, "portal/admin_events.html", events=shown)
+
+    def _event_view(self, event: Event, language: str) -> dict[str, Any]:
+        if event.kind == "node":
+            subject = words.text("portal.event-node", language, node=event.subject)
+            matter = words.text(f"portal.event-node-{event.state}", language)
+        else:
+            subject = part_name(event.subject, menu=self._desk.menu, language=language)
+            matter = words.text(f"portal.health-{event.state}", language)
+        return {"subject": subject, "matter": matter, "began_at": event.began_at, "ended_at": event.ended_at}
 
 
 async def require_announcer_page(request: web.Request) -> Principal:

@@ -15,6 +15,7 @@ from astrocloud.operations.canary import SECRET, Plan, try_out
 from astrocloud.portal.admin import AdminPages
 from astrocloud.portal.api import Api
 from astrocloud.portal.desk import Desk
+from astrocloud.portal.events import Events
 from astrocloud.portal.health import Health, answers, files, isolation
 from astrocloud.portal.hub import Hub
 from astrocloud.portal.models import Menu
@@ -85,6 +86,8 @@ def build_portal(
         }
     )
 
+    events = Events(engine=engine, parts=health.parts, nodes=hub.troubled_nodes)
+
     async def own_health() -> Mapping[str, str]:
         hub_now, database_now = await asyncio.gather(hub_state(), database_state())
         return {"hub": hub_now, "database": database_now}
@@ -100,12 +103,12 @@ def build_portal(
         routes=[
             *Pages(config=config, desk=desk, health=health, login=login, secure=secure).routes(),
             *Api(desk=desk, health=health, idle_hours=f"{config.servers.idle_timeout_s / 3600:g}").routes(),
-            *AdminPages(config=config, desk=desk).routes(),
+            *AdminPages(config=config, desk=desk, events=events).routes(),
         ],
         login=login,
         templates=Path(__file__).with_name("templates"),
         health=own_health,
-        background=[close_at_the_end, login.warm_up, *([trials.run] if trials else [])],
+        background=[close_at_the_end, login.warm_up, events.run, *([trials.run] if trials else [])],
     )
 
 

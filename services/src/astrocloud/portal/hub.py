@@ -13,6 +13,7 @@ from astrocloud.core.errors import RequestError
 from astrocloud.core.logs import passed_on
 from astrocloud.core.trust import NONE, Trust
 from astrocloud.portal.errors import HubRefusalError, PortalError
+from astrocloud.portal.events import NODE_STATES, Trouble
 from astrocloud.portal.models import RAN_OUT, REASONS, End, Server, State
 
 _PAGE: Final = 200
@@ -98,6 +99,23 @@ class Hub:
     async def forget(self, *, owner: str, name: str, token: SecretStr, language: str) -> None:
         """Remove a server's entry, ending it if it runs. Its owner's files stay. Raises as `start` does."""
         await self._ask("DELETE", _path(owner, name), token=token, body={"remove": True}, language=language)
+
+    async def troubled_nodes(self) -> Sequence[Trouble] | None:
+        """Return the trouble with the cluster's nodes, or `None` where nobody can tell. Raises as `start` does."""
+        _, told = await self._ask("GET", "/astrocloud/nodes")
+        if not isinstance(told, dict) or told.get("known") is not True:
+            return None
+        return [
+            Trouble(
+                kind="node",
+                subject=str(each["node"]),
+                state=each["state"],
+                since=_time(each.get("since")),
+                until=_time(each.get("until")),
+            )
+            for each in told.get("nodes", [])
+            if each.get("state") in NODE_STATES and each.get("node")
+        ]
 
     async def healthy(self) -> bool:
         """Whether the hub answers."""

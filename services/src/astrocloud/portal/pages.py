@@ -26,12 +26,12 @@ from astrocloud.core.web import (
 )
 from astrocloud.portal.desk import Caller, Desk
 from astrocloud.portal.health import Health
-from astrocloud.portal.models import by_id
 from astrocloud.portal.views import (
     HEALTH_BADGES,
     NOT_WELL,
     environment_document,
     gibibytes,
+    part_name,
     server_view,
     size_text,
 )
@@ -145,20 +145,12 @@ class Pages:
         parts, announcements = await asyncio.gather(self._health.parts(), self._desk.shown_announcements())
         return {
             "parts": [
-                (self._part_name(name, language), state, HEALTH_BADGES.get(state, "off"))
+                (part_name(name, menu=self._desk.menu, language=language), state, HEALTH_BADGES.get(state, "off"))
                 for name, state in parts.items()
             ],
             "all_well": not any(state in NOT_WELL for state in parts.values()),
             "announcements": announcements,
         }
-
-    def _part_name(self, name: str, language: str) -> str:
-        kind, _, identifier = name.partition(":")
-        if not identifier:
-            return words.text(f"portal.part-{kind}", language)
-        environment = by_id(self._desk.menu.environments(), identifier)
-        shown = environment.name.in_language(language) if environment else identifier
-        return words.text(f"portal.part-{kind}", language, environment=shown)
 
     async def home(self, request: web.Request) -> web.Response:
         """Show what is the reader's own: a page, or with the header ``X-Fragment`` a fragment for the front page."""

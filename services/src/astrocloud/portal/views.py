@@ -25,6 +25,16 @@ NOT_WELL: Final = frozenset({"away", "failed", "full", "off"})
 """States of a part that mean trouble."""
 
 
+def part_name(name: str, *, menu: Menu, language: str) -> str:
+    """Return what people call a part of the platform."""
+    kind, _, identifier = name.partition(":")
+    if not identifier:
+        return words.text(f"portal.part-{kind}", language)
+    environment = by_id(menu.environments(), identifier)
+    shown = environment.name.in_language(language) if environment else identifier
+    return words.text(f"portal.part-{kind}", language, environment=shown)
+
+
 def gibibytes(size_bytes: int) -> str:
     """Return `size_bytes` in GiB with at most one decimal."""
     return f"{size_bytes / 2**30:.1f}".removesuffix(".0")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,6 +104,20 @@ class Fleet:
         await self.watch.stop()
         await self.nodes.stop()
         await self.storage.stop()
+
+    def troubles(self) -> Json:
+        """Return what is the matter with the cluster's nodes, as the portal's page of events takes it.
+
+        ``known`` is false while nobody can tell: what was the matter before may still be. What is over has ``until``.
+        """
+        now = datetime.now(UTC)
+        silent = [
+            {"node": node, "state": "silent", "since": (now - timedelta(seconds=seconds)).isoformat(timespec="seconds")}
+            for node, seconds in sorted(self.nodes.silences().items())
+        ]
+        mounts = [{"node": node, "state": "mount", "since": since} for node, since in self.storage.since.items()]
+        over = [{**each, "state": "mount"} for each in self.storage.remounts]
+        return {"known": self.nodes.sure and self.storage.sure, "nodes": silent + mounts + over}
 
     def namespace(self, username: str) -> str:
         """Return the name of a person's namespace."""

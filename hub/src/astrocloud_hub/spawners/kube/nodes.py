@@ -39,12 +39,14 @@ class NodeWatch:
         self._api = api
         self._tell = tell
         self._told: set[str] = set()
+        self._began = time.monotonic()
         self._renewed: dict[str, tuple[str, float]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to look; nothing when that has begun."""
         if self._task is None:
+            self._began = time.monotonic()
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -57,6 +59,16 @@ class NodeWatch:
         """Tell whether `node` has not been heard of for a while; one that never was is not silent."""
         _, since = self._renewed.get(node, ("", time.monotonic()))
         return time.monotonic() - since > SILENT_S
+
+    @property
+    def sure(self) -> bool:
+        """Whether it has looked for so long that whoever is silent is known."""
+        return bool(self._renewed) and time.monotonic() - self._began > SILENT_S + LOOK_EVERY_S
+
+    def silences(self) -> dict[str, float]:
+        """Return node -> for how many seconds it has not been heard of, of those that are silent."""
+        now = time.monotonic()
+        return {node: now - since for node, (_, since) in self._renewed.items() if now - since > SILENT_S}
 
     def note(self, leases: dict[str, str], *, now: float) -> None:
         """Note when each node last renewed its lease, and tell who has become silent; by our own clock, not theirs.
@@ -91,6 +103,7 @@ class NodeWatch:
                 # Nobody is silent whom we cannot hear.
                 self._renewed.clear()
                 self._told.clear()
+                self._began = time.monotonic()
                 if not failing:
                     _log.warning("nodes-not-watched", reason=str(err)[:300])
                 failing = True

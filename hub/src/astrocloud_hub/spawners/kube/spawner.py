@@ -3,13 +3,15 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 import structlog
 from kubespawner import KubeSpawner
-from kubespawner.clients import shared_client
+from kubespawner.clients import load_config, shared_client
 from traitlets import Any as AnyTrait
+from traitlets.config import Config as HubConfig
 
 from astrocloud.core.cluster import ClusterEnvironment
 from astrocloud_hub.errors import HubError
@@ -80,12 +82,24 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         self._over = False
         super().__init__(**kwargs)
 
-    async def fleet(self) -> Fleet:
-        """Return the fleet of this hub, once all its pods are known."""
+    @classmethod
+    async def _started_fleet(cls, source: Callable[[ClusterApi], Fleet]) -> Fleet:
         if PodSpawner._shared is None:
-            PodSpawner._shared = self.fleet_source(ClusterApi(shared_client("CoreV1Api").api_client))
+            PodSpawner._shared = source(ClusterApi(shared_client("CoreV1Api").api_client))
         fleet = PodSpawner._shared
         await fleet.start()
+        return fleet
+
+    @classmethod
+    async def troubles(cls, config: HubConfig) -> Json:
+        """Return what is the matter with the cluster's nodes (see `Fleet.troubles`), before the first server, too."""
+        if PodSpawner._shared is None:
+            load_config()
+        return (await cls._started_fleet(config.PodSpawner.fleet_source)).troubles()
+
+    async def fleet(self) -> Fleet:
+        """Return the fleet of this hub, once all its pods are known."""
+        fleet = await self._started_fleet(self.fleet_source)
         self.namespace = fleet.namespace(self.user.name)
         return fleet
 

@@ -5,6 +5,7 @@ nothing but a new pod gives them the new one.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +17,8 @@ from astrocloud_hub.spawners.kube.ends import condition, node_of
 from astrocloud_hub.spawners.kube.models import Json
 
 LOOK_EVERY_S: Final = 5.0
+_REMEMBERED: Final = 50
+"""So many of the last mounts that were made anew are told of: that takes less time than a look."""
 
 _log = structlog.get_logger()
 
@@ -36,6 +39,9 @@ class StorageWatch:
         self._cluster = cluster
         self._namespace = cluster.servers.storage_namespace
         self._unwell: frozenset[str] = frozenset()
+        self._since: dict[str, str] = {}
+        self._looked = False
+        self._remounts: deque[Json] = deque(maxlen=_REMEMBERED)
         self._mounted_at: dict[str, str] = {}
         self._nodes = 0
         self._remounted = False
@@ -58,6 +64,21 @@ class StorageWatch:
         return tuple(sorted(self._unwell))
 
     @property
+    def since(self) -> dict[str, str]:
+        """Node -> since when the tree cannot be used there, as Kubernetes writes times; empty where it does not say."""
+        return {node: self._since.get(node, "") for node in self.unwell}
+
+    @property
+    def remounts(self) -> list[Json]:
+        """The times at which a node's mount was made anew: its node, ``since`` the one before ended, ``until``."""
+        return list(self._remounts)
+
+    @property
+    def sure(self) -> bool:
+        """Whether that is known, or there is nothing to know."""
+        return self._looked or not self._namespace
+
+    @property
     def nowhere(self) -> bool:
         """Whether it can be used on no node."""
         return bool(self._unwell) and len(self._unwell) == self._nodes
@@ -72,10 +93,13 @@ class StorageWatch:
         unwell = frozenset(pod["spec"]["nodeName"] for pod in found if condition(pod, "Ready").get("status") != "True")
         if unwell != self._unwell:
             _log.warning("storage-nodes-unwell", nodes=sorted(unwell))
-        self._unwell, self._nodes = unwell, len(found)
+        self._unwell, self._nodes, self._looked = unwell, len(found), True
+        self._since = {node_of(pod): str(condition(pod, "Ready").get("lastTransitionTime") or "") for pod in found}
         for pod in found:
             node, started = node_of(pod), _started(pod)
             if started and self._mounted_at.get(node) != started:
+                if node in self._mounted_at:
+                    self._remounts.append({"node": node, "since": _ended_before(pod) or started, "until": started})
                 self._mounted_at[node] = started
                 self._remounted = True
 
@@ -109,3 +133,9 @@ def _started(pod: Json) -> str:
     """Return when the first container of `pod` started, as Kubernetes writes times; empty while it does not run."""
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
     return str((statuses[0].get("state", {}).get("running") or {}).get("startedAt") or "")
+
+
+def _ended_before(pod: Json) -> str:
+    """Return when the first container of `pod` ended the last time; empty where it never did."""
+    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
+    return str((statuses[0].get("lastState", {}).get("terminated") or {}).get("finishedAt") or "")
