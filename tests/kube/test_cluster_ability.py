@@ -53,3 +53,12 @@ def test_on_another_cluster_what_takes_our_own_nodes_is_left_out_with_the_reason
     assert re.search(r"^\d+ skipped", done.stdout.splitlines()[-1]), done.stdout[-3000:]
     reasons = set(re.findall(r"takes the nodes that the tests make: (.*)", done.stdout))
     assert len(reasons) == 4
+
+
+def test_who_takes_our_own_nodes_says_so() -> None:
+    taken = r"\b(NODES|CONTROL|BRIDGE_ADDRESS|PodPlatform|cluster\.own)\b"
+    tests = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")}
+    taking = {name: text for name, text in tests.items() if "mark.kube" in text and re.search(taken, text)}
+
+    assert len(taking) > 5
+    assert [name for name, text in taking.items() if "mark.own_nodes(" not in text] == []

@@ -18,7 +18,12 @@ from tests.kube.test_platform import signed_in
 from tests.kube.working import working
 from tests.support.platform import free_port
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.slow,
+    pytest.mark.own_nodes("what is in front reaches Services from this machine"),
+    pytest.mark.timeout(1800),
+]
 
 LARGE: Final = bytes(range(256)) * (32 << 12)
 """32 MiB: more than what stands in front holds by itself."""
@@ -46,8 +51,7 @@ def platform(
     cluster: Cluster, built_images: dict[str, str], astro: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """A platform at names that only what is in front knows, with every object of other projects' kinds."""
-    if not cluster.own:
-        pytest.skip("what is in front reaches Services from this machine")
+    assert cluster.own
     authority = Authority(tmp_path_factory.mktemp("authority"), "everybody-s")
     url = f"https://{HOST}:{free_port()}"
 

@@ -14,7 +14,12 @@ from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed, until
 from tests.kube.working import working
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.kube,
+    pytest.mark.slow,
+    pytest.mark.own_nodes("a volume's folder is put on a small disk"),
+    pytest.mark.timeout(1800),
+]
 
 DISK_BYTES = 128 * 2**20
 FILL = """
