@@ -1,5 +1,6 @@
 """People come in by what is in front: an Ingress or a gateway's routes, with TLS and names of their own for bytes."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,7 @@ async def works(platform: Installation) -> None:
         headers = {"Authorization": f"Bearer {platform.token('cara')}"}
         address = f"{person.url}/services/vospace/files/home/cara/large.bin"
         async with aiohttp.ClientSession(connector=person.connector(), headers=headers) as program:
-            async with program.put(address, data=LARGE) as answer:
+            async with program.put(address, data=io.BytesIO(LARGE)) as answer:
                 assert answer.status in {200, 201}, await answer.text()
             async with program.get(address) as answer:
                 assert [urlsplit(str(each.url)).hostname for each in answer.history] == [HOST]
