@@ -2,7 +2,8 @@
 
 Prints a table and writes ``bench-results/kubernetes.json``. Real servers: how long a start takes, by its parts, with
 the image on the nodes, and the first cell. Simulated ones (kwok's nodes, and one program of this machine that answers
-at all their addresses): what many servers cost the hub. Half an hour on two cores, images and cluster not counted.
+at all their addresses): what many servers cost the hub. A quarter of an hour on two cores, images and cluster not
+counted.
 """
 
 import argparse
