@@ -1,7 +1,5 @@
-"""Where people's servers are placed, what is told meanwhile, and what a node does to one that takes too much."""
+"""Where people's servers are placed, and what a node does to one that takes too much."""
 
-import json
-import os
 import secrets
 from collections.abc import Iterator
 
@@ -19,19 +17,14 @@ pytestmark = [
 ]
 
 REGION = "topology.kubernetes.io/region"
-LAYER_BYTES = 192 * 2**20
-"""So many that fetching them is seen."""
 
 
 @pytest.fixture(scope="module")
 def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodPlatform]:
-    """A platform whose servers run in one region, hold little in /tmp, and whose second image no node has."""
+    """A platform whose servers run in one region and hold little in /tmp."""
     assert cluster.own
     root = tmp_path_factory.mktemp("places")
-    layer = root / "layer"
-    layer.write_bytes(os.urandom(LAYER_BYTES))
     tested = f"{cluster.image.rpartition(':')[0]}@{images.digest_of(cluster.image)}"
-    fresh = images.with_layer(images.PYTHON_IMAGE, f"{cluster.registry}/astrocloud/fresh:{secrets.token_hex(4)}", layer)
     namespace = f"places-{secrets.token_hex(3)}"
     servers = {"node_selector": {REGION: "guizhou"}, "tmp_size": "4MiB"}
     with file_tree(cluster, namespace) as tree:
@@ -40,7 +33,7 @@ def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
             cluster=cluster,
             namespace=namespace,
             tree=tree,
-            images={"stub": tested, "fresh": fresh},
+            images={"stub": tested},
             servers=servers,
         )
         found.services.add("ada", 200001)
@@ -56,23 +49,6 @@ def test_servers_are_placed_in_the_region_that_was_chosen(platform: PodPlatform)
 
     (there,) = [host.name for host in NODES if host.region == "guizhou"]
     assert platform.pod("ada")["spec"]["nodeName"] == there
-    platform.stop_server("ada")
-
-
-def test_each_step_of_a_start_is_told_when_it_happens(platform: PodPlatform) -> None:
-    platform.api("POST", "/users/ada/server", body={"user_options": {"environment": "fresh"}})
-    lines = platform.api("GET", "/users/ada/server/progress").text.splitlines()
-
-    told = [json.loads(line.removeprefix("data: "))["message"] for line in lines if line.startswith("data: ")]
-    (there,) = [host.name for host in NODES if host.region == "guizhou"]
-    steps = [
-        "Waiting for a place in the cluster",
-        f"A place was found on the node {there}",
-        f"Fetching the environment to the node {there}: this takes longest, and only the first time",
-        "Waiting for the server to accept connections",
-        "The server accepts connections",
-    ]
-    assert [message for message in told if message in steps] == steps
     platform.stop_server("ada")
 
 

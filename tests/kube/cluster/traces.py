@@ -19,7 +19,10 @@ KERNEL_SETTINGS = (
     "kernel/keys/root_maxbytes",
     "net/ipv4/ip_forward",
     "net/netfilter/nf_conntrack_max",
+    # This one the cluster itself sets: three nodes beside other programs take more than the usual 128.
+    "fs/inotify/max_user_instances",
 )
+_INOTIFY_INSTANCES = 1024
 _PATHS = (
     STATE,
     *(Path(p) for p in ("/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/run/containerd", "/run/netns")),
@@ -41,6 +44,9 @@ def save_kernel_settings() -> None:
     file = STATE / "kernel-settings.json"
     if not file.exists():
         file.write_text(json.dumps(kernel_settings()))
+    watching = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(watching.read_text()) < _INOTIFY_INSTANCES:
+        watching.write_text(str(_INOTIFY_INSTANCES))
 
 
 def restore_kernel_settings() -> None:

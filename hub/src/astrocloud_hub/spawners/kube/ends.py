@@ -108,12 +108,16 @@ def end_of_pod(
     return _by_itself(state, at=at, node=node)
 
 
+def what_ran_out(message: str) -> str:
+    """Return what a node had too little of, by the words in which it says that it evicted a pod."""
+    return next((what for pattern, what in _RAN_OUT if pattern.search(message)), "memory")
+
+
 def _by_cluster(pod: Json) -> tuple[Reason, str] | None:
     """Return the reason that the cluster gives, and what ran out; `None` when it gives none."""
     status = pod.get("status", {})
     if status.get("reason") == "Evicted":
-        message = str(status.get("message", ""))
-        return "evicted", next((what for pattern, what in _RAN_OUT if pattern.search(message)), "memory")
+        return "evicted", what_ran_out(str(status.get("message", "")))
     if status.get("reason") in _BY_KUBELET:
         return _BY_KUBELET[status["reason"]], ""
     disruption = condition(pod, "DisruptionTarget")

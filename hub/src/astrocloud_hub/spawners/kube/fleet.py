@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +44,8 @@ _CREATED_ONCE: Final = frozenset({"PersistentVolume", "PersistentVolumeClaim", "
 
 _TREE_KEPT_S: Final = 30
 """How long the tree is taken to be where it was: the claim may have been made anew on other bytes."""
+_EVENTS_S: Final = 3.0
+"""How long the events of a pod that has ended are waited for."""
 _QUOTA_SETTLES_S: Final = 5
 """How long after it was changed the cluster may still count with a quota as it was before, in seconds."""
 
@@ -316,6 +319,20 @@ class Fleet:
                 # They only say more than the pod does.
                 _log.debug("events-not-read", reason=str(err)[:300])
                 await asyncio.sleep(1)
+
+    async def eviction(self, pod: Json) -> str:
+        """Return how a node said that it evicted `pod`; empty when it did not, or that cannot be found out.
+
+        Of a server that ends well when it is told to end, the pod itself does not say so.
+        """
+        metadata = pod["metadata"]
+        selector = f"involvedObject.uid={metadata['uid']},reason=Evicted"
+        with suppress(ClusterError, TimeoutError):
+            found = await asyncio.wait_for(
+                self._api.get(f"/api/v1/namespaces/{metadata['namespace']}/events", fieldSelector=selector), _EVENTS_S
+            )
+            return next((str(event.get("message", "")) for event in found["items"]), "")
+        return ""
 
     async def fitting(self, choices: Sequence[ResourceChoice], spec: Json) -> list[str]:
         """Return the ids of the sizes for which there is room now; none when that cannot be found out.

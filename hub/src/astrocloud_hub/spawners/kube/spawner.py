@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -28,6 +29,7 @@ from astrocloud_hub.spawners.kube.ends import (
     node_of,
     running_since,
     terminated,
+    what_ran_out,
 )
 from astrocloud_hub.spawners.kube.fleet import Fleet
 from astrocloud_hub.spawners.kube.folders import FolderMaker
@@ -298,9 +300,11 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         self._over = True
         fleet.watch.forget(self._key)
         end = end_of_pod(pod, asked=self._asked, node_lost=self._node_lost)
+        self._exit_code = end.exit_code or 0
+        if pod is not None and end.reason == "exited" and (message := await fleet.eviction(pod)):
+            end = replace(end, reason="evicted", what=what_ran_out(message), node=node_of(pod))
         if self._asked is None or self._asked[0] != "failed":
             self._last_end = end
-        self._exit_code = end.exit_code or 0
         _log.info("server-ended", user=self.user.name, server=self.name, pod=self.pod_name, **end.document())
         # One that is on its way out anyway keeps the time it was given.
         if pod is None or self._node_lost or self._asked or "deletionTimestamp" not in pod["metadata"]:
