@@ -251,7 +251,12 @@ async def test_replicas_that_are_told_to_end_finish_what_they_do(
         return len(ready) == 2 and not old & {pod["metadata"]["name"] for pod in pods}
 
     took = await until("new pods", replaced, within_s=300)
-    assert await files.phase(job) == "EXECUTING"
+
+    async def goes_on() -> bool:
+        return await files.phase(job) == "EXECUTING"
+
+    # Nodes hear of the new pods a moment after Kubernetes.
+    await until("the job is told of", goes_on, within_s=30)
     source.go_on.set()
     sending.set()
     answer = await upload
