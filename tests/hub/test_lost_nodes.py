@@ -11,7 +11,7 @@ import kubespawner.spawner
 import pytest
 
 from astrocloud_hub.spawners.kube.fleet import Fleet
-from astrocloud_hub.spawners.kube.models import LABEL, SERVER_PORT, Quota, server_label
+from astrocloud_hub.spawners.kube.models import CONTAINER, LABEL, SERVER_PORT, Quota, server_label
 from astrocloud_hub.spawners.kube.nodes import LEASES, SILENT_S, NodeWatch
 from astrocloud_hub.spawners.kube.spawner import PodSpawner
 from tests.hub.test_pod_objects import GIB, cluster
@@ -38,12 +38,18 @@ class Api:
         self.pods = pods
         self.deleted: list[str] = []
         self.leases_asked = asyncio.Event()
+        self.events_asked = asyncio.Event()
+        self.events_told = asyncio.Event()
 
     async def get(self, path: str, **_query: str) -> dict[str, Any]:
         if path == LEASES:
             self.leases_asked.set()
             names = {each["spec"]["nodeName"] for each in self.pods}
             return {"items": [{"metadata": {"name": name}, "spec": {"renewTime": LEASE}} for name in names]}
+        if path.endswith("/events"):
+            self.events_asked.set()
+            await self.events_told.wait()
+            return {"items": [{"message": 'Usage of EmptyDir volume "tmp" exceeds the limit "4Mi".'}]}
         assert path == "/api/v1/pods"
         return {"items": self.pods, "metadata": {"resourceVersion": "1"}}
 
@@ -161,5 +167,36 @@ async def test_an_end_that_two_looks_find_is_noted_once(spawner_of: Any, silent_
 
         assert await asyncio.gather(*(spawner.poll() for _ in range(3))) == [0, 0, 0]
         assert api.deleted == ["astro-ada/default-0a1b2c"]
+    finally:
+        await fleet.stop()
+
+
+@pytest.mark.parametrize("started_anew", [False, True])
+async def test_asking_whether_a_server_was_evicted_keeps_nothing_else_waiting(
+    spawner_of: Any, *, started_anew: bool
+) -> None:
+    ended = pod("ada", node="well", address="")
+    over = {"exitCode": 0, "finishedAt": LEASE, "reason": "Completed"}
+    ended["status"] = {"phase": "Succeeded", "containerStatuses": [{"name": CONTAINER, "state": {"terminated": over}}]}
+    api = Api([ended])
+    quota = Quota(pods=5, memory_bytes=GIB, cpus=1, largest_memory_bytes=GIB)
+    fleet = Fleet(api=cast("Any", api), cluster=cluster(), quota=quota)
+    spawner, _ = spawner_of(fleet, "ada")
+    try:
+        first = asyncio.ensure_future(spawner.poll())
+        async with asyncio.timeout(20):
+            await api.events_asked.wait()
+        # Another look finds an end with a reason, after which the server may be started anew.
+        assert await spawner.poll() == 0
+        assert spawner.get_state()["last_end"]["reason"] == "exited"
+        if started_anew:
+            spawner.clear_state()
+            spawner.load_state({"pod_name": "default-another", "pod_uid": "another"})
+        api.events_told.set()
+        await first
+
+        assert api.deleted == ["astro-ada/default-0a1b2c"]
+        end = spawner.get_state().get("last_end")
+        assert (end and end["reason"]) == (None if started_anew else "evicted")
     finally:
         await fleet.stop()

@@ -299,17 +299,20 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
     async def _note_end(self, fleet: Fleet, pod: Json | None) -> None:
         self._over = True
         fleet.watch.forget(self._key)
-        end = end_of_pod(pod, asked=self._asked, node_lost=self._node_lost)
-        self._exit_code = end.exit_code or 0
-        if pod is not None and end.reason == "exited" and (message := await fleet.eviction(pod)):
-            end = replace(end, reason="evicted", what=what_ran_out(message), node=node_of(pod))
+        end, name = end_of_pod(pod, asked=self._asked, node_lost=self._node_lost), self.pod_name
         if self._asked is None or self._asked[0] != "failed":
             self._last_end = end
-        _log.info("server-ended", user=self.user.name, server=self.name, pod=self.pod_name, **end.document())
+        self._exit_code = end.exit_code or 0
         # One that is on its way out anyway keeps the time it was given.
         if pod is None or self._node_lost or self._asked or "deletionTimestamp" not in pod["metadata"]:
             with suppress(HubError):
                 await self._delete(fleet, grace_s=0)
+        # From here on the next server may have been started.
+        if pod is not None and end.reason == "exited" and (message := await fleet.eviction(pod)):
+            noted, end = end, replace(end, reason="evicted", what=what_ran_out(message), node=node_of(pod))
+            if self._last_end is noted:
+                self._last_end = end
+        _log.info("server-ended", user=self.user.name, server=self.name, pod=name, **end.document())
 
     async def _delete(self, fleet: Fleet, *, grace_s: int) -> None:
         await fleet.delete_pod(self.namespace, self.pod_name, grace_s=grace_s, uid=self._uid)
