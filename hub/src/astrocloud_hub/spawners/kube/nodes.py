@@ -67,7 +67,9 @@ class NodeWatch:
 
     def silences(self) -> dict[str, float]:
         """Return node -> for how many seconds it has not been heard of, of those that are silent."""
-        now = time.monotonic()
+        return self._silences(time.monotonic())
+
+    def _silences(self, now: float) -> dict[str, float]:
         return {node: now - since for node, (_, since) in self._renewed.items() if now - since > SILENT_S}
 
     def note(self, leases: dict[str, str], *, now: float) -> None:
@@ -85,7 +87,7 @@ class NodeWatch:
                 self._renewed[node] = (said, now)
         for node in set(self._renewed) - set(leases):
             del self._renewed[node]
-        silent = {node for node, (_, since) in self._renewed.items() if now - since > SILENT_S}
+        silent = set(self._silences(now))
         new, self._told = silent - self._told, silent
         for node in sorted(new):
             _log.warning("node-silent", node=node)
