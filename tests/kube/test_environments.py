@@ -44,6 +44,22 @@ def test_an_operator_s_own_environments_arrive_on_the_menu_and_at_the_hub() -> N
 
 
 @pytest.mark.chart
+def test_nodes_and_servers_ask_for_an_image_alike_where_nothing_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    size = {"id": "one", "name": {"en": "One", "zh": "一"}, "memory": "1Gi", "cpus": 1, "processes": 256}
+    words = {"en": "Plain", "zh": "原样"}
+    plain = {"image": {"repository": "plain"}, "name": words, "description": words, "resources": [size]}
+    file.write_text(yaml.safe_dump({"environments": {"plain": plain}}))
+    rendered = objects("--values", file)
+
+    cluster = Cluster.model_validate(yaml.safe_load(settings_in(rendered)["data"]["cluster.yaml"]))
+    (prepuller,) = [each for each in rendered if each["metadata"]["name"].endswith("-prepuller")]
+    fetched = {each["name"]: each for each in prepuller["spec"]["template"]["spec"]["initContainers"]}
+    assert fetched["plain"]["imagePullPolicy"] == cluster.servers.environments["plain"].pull_policy == "IfNotPresent"
+    assert fetched["plain"]["image"] == cluster.servers.environments["plain"].image
+
+
+@pytest.mark.chart
 @pytest.mark.parametrize(
     ("key", "given", "said"),
     [
