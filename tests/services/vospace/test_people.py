@@ -106,3 +106,25 @@ async def test_second_home_of_one_owner_takes_no_name_from_the_others(tmp_path: 
         assert [owners.uid(name) for name in ("ada", "bob", "eve")] == [20001, 20002, None]
         assert owners.names(space.people["bob"]).users == {20001: "ada", 20002: "bob"}
         assert owners.names(space.people["eve"]).users == {20001: "ada", 20002: "bob", 20003: "eve"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="homes have owners of their own only where root runs it")
+async def test_who_came_by_another_replica_is_known_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as space:
+        await space.as_("ada").node("/home/ada")
+        elsewhere = Owners(space.root)
+        assert elsewhere.uid("ada") == 20001
+        await space.as_("bob").node("/home/bob")
+        assert elsewhere.names(space.people["ada"]).users == {20001: "ada", 20002: "bob"}
+        assert elsewhere.uid("bob") == 20002
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="homes have owners of their own only where root runs it")
+async def test_home_seen_before_it_has_its_owner_is_looked_at_again(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as space:
+        elsewhere = Owners(space.root)
+        home = space.root / "home" / "ada"
+        home.mkdir()
+        assert elsewhere.uid("ada") is None
+        os.chown(home, 20001, 20001)
+        assert elsewhere.uid("ada") == 20001

@@ -6,9 +6,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 from pydantic import SecretStr
@@ -23,7 +24,10 @@ CACHE_S: Final = 15
 """How long the passport's answer is believed, in seconds."""
 
 FOLDERS_CACHE_S: Final = 30
-"""How long the owners of home and project folders are remembered, in seconds."""
+"""How long the owners of home and project folders are remembered, in seconds; new folders are seen at once."""
+
+OWNERLESS_S: Final = 60
+"""How old a folder without an owner is that nobody is giving one any more, in seconds."""
 
 
 class People(Protocol):
@@ -100,13 +104,29 @@ def _by_number(names: Mapping[str, int]) -> dict[int, str]:
     return {number: name for name, number in names.items()}
 
 
+class _Folder(NamedTuple):
+    inode: int
+    uid: int
+    gid: int
+    made: float
+    """When, in seconds since 1970, or later: the last change of what it has."""
+
+    @property
+    def is_owned(self) -> bool:
+        return bool(self.uid | self.gid)
+
+
 @dataclass(frozen=True)
 class _Seen:
     until: float
-    users: Mapping[str, int]
-    groups: Mapping[str, int]
+    users: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     """The same by numbers, made once: there may be thousands, and every request asks."""
+    changed: tuple[tuple[int, ...], ...] | None = None
+    """What was told of the two outer folders when they were read."""
+    homes: Mapping[str, _Folder] = field(default_factory=dict)
+    projects: Mapping[str, _Folder] = field(default_factory=dict)
 
 
 class Owners:
@@ -120,7 +140,7 @@ class Owners:
 
     def __init__(self, tree: Path) -> None:
         self._tree = tree
-        self._seen = _Seen(0.0, {}, {})
+        self._seen = _Seen(0.0)
         self._lock = threading.Lock()
 
     def names(self, person: Person) -> Names:
@@ -146,32 +166,53 @@ class Owners:
         """Return the group id of the group `name`, or `None`."""
         return person.groups.get(name) or self._look().groups.get(name)
 
-    def forget(self) -> None:
-        """Look anew at the next question."""
-        with self._lock:
-            self._seen = _Seen(0.0, {}, {})
-
     def _look(self) -> _Seen:
+        # Others make homes too: the hub, and every other replica of this service.
+        changed = tuple(_changed(self._tree / top) for top in ("home", "project"))
         with self._lock:
-            if time.monotonic() >= self._seen.until:
-                users = {name: status.st_uid for name, status in self._children("home")}
-                groups = {name: status.st_gid for name, status in self._children("project")}
-                # Of two homes with one owner, as a copy beside the first, nobody knows whose they are. Without the
-                # right to switch all are the platform's own.
-                homes = Counter(users.values())
-                users = {name: number for name, number in users.items() if homes[number] == 1}
-                names = Names(_by_number(users), _by_number(groups))
-                self._seen = _Seen(time.monotonic() + FOLDERS_CACHE_S, users, groups, names)
+            seen, now = self._seen, time.monotonic()
+            if now >= seen.until:
+                seen = _Seen(now + FOLDERS_CACHE_S)
+            elif changed == seen.changed:
+                return seen
+            self._seen = self._read(seen, changed)
             return self._seen
 
-    def _children(self, top: str) -> list[tuple[str, os.stat_result]]:
-        found = []
-        try:
-            with os.scandir(self._tree / top) as entries:
-                for entry in entries:
+    def _read(self, seen: _Seen, changed: tuple[tuple[int, ...], ...]) -> _Seen:
+        homes, projects = _folders(self._tree / "home", seen.homes), _folders(self._tree / "project", seen.projects)
+        users = {name: folder.uid for name, folder in homes.items() if folder.is_owned}
+        groups = {name: folder.gid for name, folder in projects.items() if folder.is_owned}
+        # Of two homes with one owner, as a copy beside the first, nobody knows whose they are. Without the right to
+        # switch all are the platform's own.
+        owners = Counter(users.values())
+        users = {name: number for name, number in users.items() if owners[number] == 1}
+        # Nothing tells when a folder that was made a moment ago gets its owner: it is looked for again.
+        young = time.time() - OWNERLESS_S
+        waits = any(folder.made > young for folder in (*homes.values(), *projects.values()) if not folder.is_owned)
+        names = Names(_by_number(users), _by_number(groups))
+        return _Seen(seen.until, users, groups, names, None if waits else changed, homes, projects)
+
+
+def _changed(folder: Path) -> tuple[int, ...]:
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return ()
+    # The links besides: two folders may be made within one tick of the file system's clock.
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_nlink
+
+
+def _folders(outer: Path, known: Mapping[str, _Folder]) -> dict[str, _Folder]:
+    """Return the folders in `outer`; asks only of those that are not `known`, which takes long for thousands."""
+    found = {}
+    with suppress(FileNotFoundError), os.scandir(outer) as entries:
+        for entry in entries:
+            before = known.get(entry.name)
+            if before is not None and before.is_owned and before.inode == entry.inode():
+                found[entry.name] = before
+                continue
+            with suppress(FileNotFoundError):  # gone meanwhile
+                if entry.is_dir(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False) and status.st_uid | status.st_gid:
-                        found.append((entry.name, status))
-        except FileNotFoundError:
-            return []
-        return found
+                    found[entry.name] = _Folder(entry.inode(), status.st_uid, status.st_gid, status.st_mtime)
+    return found

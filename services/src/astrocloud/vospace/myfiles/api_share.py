@@ -156,12 +156,7 @@ class ShareApi:
         """Refuse names that nobody here has. Raises `Fault`."""
         for name, code in (("people", "files-no-person"), ("groups", "files-no-group")):
             for each in _given(document, name) if name in document else ():
-                for again in (False, True):
-                    if again:
-                        self._owners.forget()  # somebody may have come just now
-                    if (self._owners.uid(each) if name == "people" else self._owners.gid(each, person)) is not None:
-                        break
-                else:
+                if (self._owners.uid(each) if name == "people" else self._owners.gid(each, person)) is None:
                     raise Fault(code, name=each)
 
     async def _shared(self, request: web.Request) -> web.StreamResponse:
