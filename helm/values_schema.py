@@ -504,7 +504,7 @@ class Monitoring(Block):
 class Tls(Block):
     """Where the platform's own parts speak TLS; what people reach it by is in front of it."""
 
-    internal: bool = False
+    internal: bool = True
     """Whether the parts speak it with each other and with people's servers, by certificates that are made here."""
     alsoPlain: bool = False
     """Whether the hub and VOSpace answer servers without it, too. For the upgrade that switches `internal` on: servers

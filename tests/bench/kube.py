@@ -327,7 +327,15 @@ def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any]:
         with (
             pretended_addresses(),
             pretended_nodes(cluster),
-            installed(cluster, made, servers=servers, config=config, prepuller={"enabled": False}) as platform,
+            # What pretends to be a server speaks no TLS.
+            installed(
+                cluster,
+                made,
+                servers=servers,
+                config=config,
+                prepuller={"enabled": False},
+                tls={"internal": False},
+            ) as platform,
         ):
             platform.add("chief", admin=True)
             found["many"] = asyncio.run(measure_many(platform, options.servers, options.users, options.seconds))
@@ -368,7 +376,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="real starts")
     parser.add_argument("--servers", type=int, default=500, help="pretended servers")
     parser.add_argument("--users", type=int, default=20_000, help="people in the database")
-    parser.add_argument("--tls", action="store_true", help="with TLS between the parts and to the real servers")
+    parser.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="TLS between the parts and to the real servers, as it is unless an operator switches it off",
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the hub's processor is watched")
     options = parser.parse_args()
     began = time.monotonic()

@@ -55,7 +55,9 @@ def newer(older: Installation, built_images: dict[str, str]) -> Installation:
     for part, value in given.items():
         value["image"] = named(built_images[part])
     bundled = older.values["database"]["bundled"] | {"image": named(built_images["database"])}
-    older.values = older.values | given | {"database": {"bundled": bundled}}
+    # The version before knew TLS only where it was switched on: who works there goes on without.
+    tls = {"internal": True, "alsoPlain": True}
+    older.values = older.values | given | {"database": {"bundled": bundled}, "tls": tls}
     return older
 
 
