@@ -231,16 +231,19 @@ def test_kernels_listen_on_no_port_of_the_machine(cast: Cast) -> None:
     """The loopback address is everybody's: a kernel there would be one guessed key away from the others."""
     code = (
         "import os\n"
-        "held = set()\n"
+        "held = {}\n"
         "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
         "    try:\n"
-        "        held |= {os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd')}\n"
+        "        command = open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' ')\n"
+        "        held |= {os.readlink(f'/proc/{pid}/fd/{fd}'): command for fd in os.listdir(f'/proc/{pid}/fd')}\n"
         "    except OSError:\n"
         "        pass\n"
         "lines = [line.split() for table in ('tcp', 'tcp6') for line in open(f'/proc/net/{table}').readlines()[1:]]\n"
-        "print(*(int(f[1].split(':')[1], 16) for f in lines if f[3] == '0A' and f'socket:[{f[9]}]' in held))"
+        "listening = {int(f[1].split(':')[1], 16): held.get(f'socket:[{f[9]}]') for f in lines if f[3] == '0A'}\n"
+        "import json; print(json.dumps({port: command for port, command in listening.items() if command}))"
     )
-    assert cast.cell(code) == str(urlsplit(cast.platform.server_url(OWNER)).port)
+    found = json.loads(cast.cell(code))
+    assert found.keys() == {str(urlsplit(cast.platform.server_url(OWNER)).port)}, found
 
 
 def test_another_persons_sockets_of_kernels_are_not_there(cast: Cast) -> None:
