@@ -4,13 +4,15 @@ import json
 import os
 import re
 import time
+import urllib.request
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.hub.harness import until
 from tests.kube.cluster import machines, node
-from tests.kube.cluster.layout import NODES
+from tests.kube.cluster.layout import CONTROL, NODES
 from tests.kube.people import PodPlatform
 
 pytestmark = [
@@ -190,6 +192,29 @@ def test_an_image_that_is_not_there_fails_fast(platform: PodPlatform) -> None:
 
     assert end["code"] == "server-image"
     assert seconds < 20
+
+
+def test_fetching_an_image_is_told_while_it_goes_on(platform: PodPlatform) -> None:
+    """No node has it, and the registry takes its time."""
+    token = platform.secrets.get("service-operator").get_secret_value()
+    asked = urllib.request.Request(
+        f"{platform.runtime.hub_api_url}/users/ben/server/progress", headers={"Authorization": f"token {token}"}
+    )
+    told = []
+    with ExitStack() as registry:
+        registry.enter_context(machines.frozen(CONTROL, "registry"))
+        platform.api("POST", "/users/ben/server", body={"user_options": {"environment": "fresh"}})
+        with urllib.request.urlopen(asked, timeout=60) as lines:
+            for line in lines:
+                if not line.startswith(b"data: "):
+                    continue
+                told.append(json.loads(line.removeprefix(b"data: ")))
+                if "Fetching the environment to the node" in told[-1]["message"]:
+                    registry.close()
+
+    assert told[-1].get("ready") is True, told
+    assert [event["progress"] for event in told] == sorted(event["progress"] for event in told)
+    assert any("Fetching the environment to the node node" in event["message"] for event in told), told
 
 
 def test_a_quota_is_told_as_a_sentence(platform: PodPlatform) -> None:

@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.kube.cluster import cgroups
@@ -203,6 +203,20 @@ def stop_daemon(host: Host, name: str, *, number: signal.Signals = signal.SIGTER
         return
     _kill(_children(pid) or [pid], number)
     wait_until(f"{name} on {host.name} to end", lambda: _gone(pid), within_s=30)
+
+
+@contextmanager
+def frozen(host: Host, name: str) -> Iterator[None]:
+    """Stop a daemon of a machine where it is; it goes on afterwards. Whoever asks it meanwhile waits."""
+    keeper = pid_of(host, name)
+    assert keeper is not None, f"{name} does not run on {host.name}"
+    daemons = _children(keeper)
+    try:
+        _kill(daemons, signal.SIGSTOP)
+        yield
+    finally:
+        # nsenter stops with its child, and has to be told as well.
+        _kill([*daemons, keeper], signal.SIGCONT)
 
 
 def _own_folders(host: Host) -> None:
