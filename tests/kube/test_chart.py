@@ -34,14 +34,22 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program("helm"), *arguments], capture_output=True, text=True, check=False)
 
 
-def render(*arguments: str | Path, chart: Path = CHART) -> str:
-    done = helm("template", "astrocloud", chart, "--namespace", "platform", *arguments)
+def render(
+    *arguments: str | Path, chart: Path = CHART, release: str = "astrocloud", namespace: str = "platform"
+) -> str:
+    done = helm("template", release, chart, "--namespace", namespace, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 class OnceLoader(yaml.SafeLoader):
-    """Refuses a key that is written twice, of which PyYAML would take the last."""
+    """Reads as Helm and Kubernetes do, where PyYAML reads otherwise.
+
+    It refuses a key that is written twice, of which PyYAML would take the last; and to it ``y`` and ``n`` are truth
+    values, and ``1e3`` is a number.
+    """
+
+    bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}  # noqa: RUF012 - as in the class above it
 
 
 def _mapping(loader: OnceLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -53,10 +61,15 @@ def _mapping(loader: OnceLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+OnceLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
+OnceLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
-def objects(*arguments: str | Path, chart: Path = CHART) -> list[dict[str, Any]]:
-    rendered = render(*arguments, chart=chart)
+def objects(*arguments: str | Path, **of: Any) -> list[dict[str, Any]]:
+    """Return what the chart renders to; `of` is the chart, the release's name or its namespace, as for `render`."""
+    rendered = render(*arguments, **of)
     return [document for document in yaml.load_all(rendered, OnceLoader) if document]
 
 

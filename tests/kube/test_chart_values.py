@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import yaml
 
 from astrocloud.config import parse_config
+from astrocloud.core.cluster import Cluster
 from astrocloud.core.runtime import SERVICES
+from helm import values_schema
 from tests.kube.cluster.programs import CHART_PROGRAMS, build
 from tests.kube.test_chart import CHART, helm, objects, pods, scope, settings_in, templates
 
@@ -128,6 +131,82 @@ def test_nodes_without_the_tree_are_refused(who: str) -> None:
 
 
 # What is written
+
+READ_OTHERWISE = ["n", "12", "1e3", "null"]
+"""Names that somebody may give, which YAML without quotes reads as a truth value, numbers or nothing."""
+
+
+def shape(node: Any) -> Any:
+    """Return `node` with the type of each value in its place."""
+    if isinstance(node, dict):
+        return {key: shape(value) for key, value in node.items()}
+    return [shape(each) for each in node] if isinstance(node, list) else type(node).__name__
+
+
+def shapes(made: list[dict[str, Any]]) -> list[Any]:
+    """Return the shapes of what was rendered, and of the settings that the platform's parts read from it."""
+    cluster = yaml.safe_load(settings_in(made)["data"]["cluster.yaml"])
+    Cluster.model_validate(cluster)
+    return [*map(shape, made), shape(cluster)]
+
+
+def called(word: str, given: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+    """Return values in which every text is `word` that may be any text, as `schema` has it."""
+    if "$ref" in schema:
+        return called(word, given, definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in schema and given is not None:
+        return called(word, given, next(each for each in schema["anyOf"] if each.get("type") != "null"), definitions)
+    if isinstance(given, dict):
+        other = schema.get("additionalProperties")
+        known = schema.get("properties", {})
+        return {
+            key: called(word, value, known.get(key, other if isinstance(other, dict) else {}), definitions)
+            for key, value in given.items()
+        }
+    if isinstance(given, list):
+        return [called(word, each, schema.get("items", {}), definitions) for each in given]
+    free = isinstance(given, str) and schema.get("type") == "string" and not {"enum", "const", "format"} & schema.keys()
+    return word if free and re.search(schema.get("pattern", ""), word) else given
+
+
+@pytest.mark.parametrize("file", ["everything.yaml", "glusterfs.yaml"])
+@pytest.mark.parametrize("word", READ_OTHERWISE)
+def test_a_namespace_and_a_release_may_have_any_name(file: str, word: str) -> None:
+    plain = objects("--values", VALUES / file)
+
+    made = objects("--values", VALUES / file, release=word, namespace=word)
+
+    assert shapes(made) == shapes(plain)
+    namespaces = [each["metadata"].get("namespace") for each in made]
+    renamed = {
+        None: None,
+        "platform": word,
+        "platform-storage": f"{word}-storage",
+        "kube-node-lease": "kube-node-lease",
+    }
+    assert namespaces == [renamed[each["metadata"].get("namespace")] for each in plain]
+    subjects = [subject["namespace"] for each in made for subject in each.get("subjects", [])]
+    assert set(subjects) == {word}
+    (settings,) = [yaml.safe_load(settings_in(made)["data"]["cluster.yaml"])]
+    assert (settings["release"], settings["namespace"]) == (word, word)
+
+
+@pytest.mark.parametrize("file", ["values.yaml", "everything.yaml", "glusterfs.yaml", "production.yaml"])
+@pytest.mark.parametrize("word", READ_OTHERWISE)
+def test_a_value_that_is_a_text_stays_one(file: str, word: str, tmp_path: Path) -> None:
+    """Every one that the schema lets be any text; of the chart's own values those that are empty, too."""
+    schema = values_schema.schema()
+    values = yaml.safe_load((CHART / file if file == "values.yaml" else VALUES / file).read_text(encoding="utf-8"))
+    values.pop("config", None)
+
+    def made(text: str) -> list[dict[str, Any]]:
+        renamed = tmp_path / f"{text}.yaml"
+        texts = called(text, values, schema, schema["$defs"])
+        renamed.write_text(json.dumps(texts, default=str, ensure_ascii=False), encoding="utf-8")
+        assert renamed.read_text(encoding="utf-8").count(text) > 10
+        return objects("--values", renamed)
+
+    assert shapes(made(word)) == shapes(made("word"))
 
 
 def test_a_large_number_is_written_whole() -> None:
