@@ -66,8 +66,8 @@ class PlainAccount(ServiceAccount):
     """Whether the chart makes it; where there is none it is the namespace's `default`."""
 
 
-class Placed(Block):
-    """What every workload takes."""
+class Pods(Block):
+    """What all pods of ours take."""
 
     resources: Raw = {}
     """Requests and limits of the container."""
@@ -77,14 +77,19 @@ class Placed(Block):
     """Taints that it bears."""
     affinity: Raw = {}
     """Where it would rather run."""
-    extraEnv: list[Raw] = []
-    """More environment variables, as Kubernetes writes them."""
     podAnnotations: Labels = {}
     """Annotations of its pods."""
     podLabels: Labels = {}
     """Labels of its pods."""
     priorityClassName: str = ""
     """Its priority class; empty: the chart's own for such a workload, if it makes them."""
+
+
+class Placed(Pods):
+    """What every workload takes."""
+
+    extraEnv: list[Raw] = []
+    """More environment variables, as Kubernetes writes them."""
 
 
 class Workload(Placed):
@@ -104,7 +109,7 @@ class Hook(Placed):
 
 
 class Job(Hook):
-    """What makes the platform's keys."""
+    """A hook that runs before what a release makes is there."""
 
     priorityClassName: str = ""
     """Its priority class, which is there before the release is."""
@@ -377,6 +382,12 @@ class ServerPods(Block):
     """Labels that their nodes have."""
     tolerations: list[Raw] = []
     """Taints that they bear."""
+    podAnnotations: Labels = {}
+    """Annotations of their pods, besides the platform's own."""
+    podLabels: Labels = {}
+    """Labels of their pods, besides the platform's own."""
+    priorityClassName: str = ""
+    """Their priority class; empty: the chart's own, if it makes them."""
     reserve: Reserve = Reserve()
     """How much of its limits a server is sure of."""
     queueWaitSeconds: int = Field(default=6, ge=0, le=3600)
@@ -390,8 +401,11 @@ class ServerPods(Block):
     without private networks."""
 
 
-class BeforeUpgrade(Block):
-    """The images of the menu to come, fetched before an upgrade changes anything."""
+class BeforeUpgrade(Job):
+    """The images of the menu to come, fetched before an upgrade changes anything.
+
+    What is said of pods is for the job that waits; what fetches is as the prepuller is.
+    """
 
     enabled: bool = True
     """Whether an upgrade waits for them."""
@@ -400,11 +414,13 @@ class BeforeUpgrade(Block):
     ``--timeout`` of Helm, after which the upgrade fails."""
 
 
-class Prepuller(Block):
+class Prepuller(Pods):
     """Fetches the environments' images to every node before somebody waits for them."""
 
     enabled: bool = True
     """Whether it runs."""
+    resources: Raw = {}
+    """Requests and limits of each of its containers, which do nothing."""
     nodeSelector: Labels = {}
     """The nodes it looks after; empty: those of people's servers."""
     tolerations: list[Raw] = []

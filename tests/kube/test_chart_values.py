@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 VALUES = Path(__file__).parent / "values"
 DEDICATED = {"example.org/role": "platform"}
 TAINTED = {"key": "example.org/platform", "operator": "Exists", "effect": "NoSchedule"}
-HOOKS = ("Job/astrocloud-secrets", "Pod/astrocloud-canary", "Pod/astrocloud-test")
+HOOKS = ("Job/astrocloud-secrets", "Pod/astrocloud-canary", "Pod/astrocloud-test", "Job/astrocloud-fetch")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,34 +53,57 @@ def test_a_hook_runs_where_the_parts_may(hook: str) -> None:
 
 
 def test_a_hook_s_own_values_say_where_it_runs() -> None:
-    elsewhere = {"example.org/role": "tests"}
+    elsewhere = {"nodeSelector": {"example.org/role": "tests"}}
     passport = given(services__passport={"nodeSelector": DEDICATED, "tolerations": [TAINTED]})
+    own = given(secrets__job=elsewhere, tests=elsewhere, prepuller__beforeUpgrade=elsewhere)
 
-    made = pods(objects(*passport, *given(secrets__job={"nodeSelector": elsewhere}, tests={"nodeSelector": elsewhere})))
+    made = pods(objects(*passport, *own))
 
     for hook in HOOKS:
-        assert made[hook]["nodeSelector"] == elsewhere
+        assert made[hook]["nodeSelector"] == elsewhere["nodeSelector"]
         assert TAINTED in made[hook]["tolerations"]
 
 
-def test_a_hook_takes_what_every_workload_takes() -> None:
+def test_every_pod_takes_what_an_operator_says_of_pods() -> None:
+    """Labels by which somebody pays, annotations for a mesh, a priority class, and the rest."""
     made = objects("--values", VALUES / "everything.yaml")
+    metadata = {
+        f"{each['kind']}/{each['metadata']['name']}": (
+            each if each["kind"] == "Pod" else each["spec"].get("template", {})
+        ).get("metadata")
+        for each in made
+        if "spec" in each
+    }
 
-    names = [hook.replace("astrocloud", "astro-platform") for hook in HOOKS]
-    for name in names:
-        spec = pods(made)[name]
-        assert spec["nodeSelector"] == DEDICATED, name
+    found = pods(made)
+
+    assert {name.replace("astrocloud", "astro-platform") for name in HOOKS} < found.keys()
+    for name, spec in found.items():
+        fetching = name in {"DaemonSet/astro-platform-prepuller", "DaemonSet/astro-platform-fetch"}
+        assert metadata[name]["labels"]["example.org/label"] == "1000000", name
+        assert metadata[name]["annotations"]["example.org/annotation"] == "true", name
         assert spec["priorityClassName"] == "system-cluster-critical", name
-        assert spec["affinity"] == {"podAntiAffinity": {}}, name
         assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "other-registry"}], name
-        (container,) = spec["containers"]
-        assert {"name": "EXAMPLE", "value": "1000000"} in container["env"], name
-        assert container["resources"]["limits"] == {"memory": "200Mi"}, name
-    for document in made:
-        if f"{document['kind']}/{document['metadata']['name']}" in names:
-            metadata = (document if document["kind"] == "Pod" else document["spec"]["template"])["metadata"]
-            assert metadata["labels"]["example.org/label"] == "1000000"
-            assert metadata["annotations"]["example.org/annotation"] == "true"
+        assert spec["nodeSelector"] == ({"example.org/role": "servers"} if fetching else DEDICATED), name
+        assert spec["affinity"], name
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            # What does nothing reads no environment.
+            assert fetching or {"name": "EXAMPLE", "value": "1000000"} in container["env"], name
+            assert container["resources"]["limits"]["memory"] in {"32Mi", "200Mi", "256Mi", "2Gi", "4Gi"}, name
+
+
+def test_people_s_servers_take_what_an_operator_says_of_pods() -> None:
+    def servers(*arguments: str | Path) -> Any:
+        return Cluster.model_validate(yaml.safe_load(settings_in(objects(*arguments))["data"]["cluster.yaml"])).servers
+
+    told, plain = servers("--values", VALUES / "everything.yaml"), servers()
+
+    assert (told.pod_labels, told.pod_annotations) == (
+        {"example.org/label": "1000000"},
+        {"example.org/annotation": "true"},
+    )
+    assert (told.priority_class, plain.priority_class) == ("people", "platform-astrocloud-server")
+    assert (plain.pod_labels, plain.pod_annotations) == ({}, {})
 
 
 def test_what_mounts_the_tree_takes_what_other_pods_take() -> None:
@@ -96,7 +119,9 @@ def test_only_hooks_after_the_installation_have_the_platform_s_priority() -> Non
     """The class is made with the release: what runs before would be refused."""
     made = pods(objects())
 
-    assert "priorityClassName" not in made["Job/astrocloud-secrets"]
+    for hook in ("Job/astrocloud-secrets", "Job/astrocloud-fetch", "DaemonSet/astrocloud-fetch"):
+        assert "priorityClassName" not in made[hook]
+    assert made["DaemonSet/astrocloud-prepuller"]["priorityClassName"] == "platform-astrocloud-filler"
     assert made["Pod/astrocloud-canary"]["priorityClassName"] == "platform-astrocloud-platform"
 
 
