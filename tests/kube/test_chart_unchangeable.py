@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.kube.cluster.programs import CHART_PROGRAMS, build, program
-from tests.kube.test_chart import CHART, objects
+from tests.kube.cluster.programs import program
+from tests.kube.rendering import CHART, chart_programs, objects
 
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
@@ -29,7 +29,7 @@ ANSWERS: dict[str, Json] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def programs() -> None:
-    build(CHART_PROGRAMS, say=print)
+    chart_programs()
 
 
 def plural(kind: str) -> str:

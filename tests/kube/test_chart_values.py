@@ -1,6 +1,5 @@
 """What an operator's values change in what the chart renders."""
 
-import itertools
 import json
 import re
 from pathlib import Path
@@ -13,20 +12,13 @@ from astrocloud.config import parse_config
 from astrocloud.core.cluster import Cluster
 from astrocloud.core.runtime import SERVICES
 from helm import values_schema
-from tests.kube.cluster.programs import CHART_PROGRAMS, build
-from tests.kube.test_chart import CHART, helm, objects, pods, scope, settings_in, templates
+from tests.kube.rendering import CHART, VALUES, helm, objects, pods, settings_in, templates
 
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
-VALUES = Path(__file__).parent / "values"
 DEDICATED = {"example.org/role": "platform"}
 TAINTED = {"key": "example.org/platform", "operator": "Exists", "effect": "NoSchedule"}
 HOOKS = ("Job/astrocloud-secrets", "Pod/astrocloud-canary", "Pod/astrocloud-test", "Job/astrocloud-fetch")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> None:
-    build(CHART_PROGRAMS, say=print)
 
 
 def given(**values: Any) -> tuple[str, ...]:
@@ -289,54 +281,3 @@ def test_a_part_without_an_account_of_its_own_has_the_namespace_s() -> None:
     for part in (*SERVICES, "proxy"):
         assert "serviceAccountName" not in found[f"Deployment/astrocloud-{part}"]
     assert "serviceAccountName" not in found["StatefulSet/astrocloud-database"]
-
-
-# Rights
-
-REVIEWED = yaml.safe_load((VALUES.parent / "rights.yaml").read_text(encoding="utf-8"))
-BY_VALUES = yaml.safe_load((VALUES.parent / "rights_by_values.yaml").read_text(encoding="utf-8"))
-
-Right = tuple[str, str, str, str, str, str]
-
-
-def single(holder: str, where: str, rule: dict[str, Any]) -> set[Right]:
-    """Return the rights of one rule, each alone: who, where, the group, the kind, the name if one is said, the verb."""
-    combined = itertools.product(rule["groups"], rule["resources"], rule.get("names", [""]), rule["verbs"])
-    return {(holder, where, group, resource, name, verb) for group, resource, name, verb in combined}
-
-
-def rendered_rights(*arguments: str) -> set[Right]:
-    return set().union(
-        *(
-            single(
-                role["metadata"]["labels"]["app.kubernetes.io/component"],
-                scope(role),
-                {
-                    "groups": rule["apiGroups"],
-                    "resources": rule["resources"],
-                    "names": rule.get("resourceNames", [""]),
-                    "verbs": rule["verbs"],
-                },
-            )
-            for role in objects(*arguments)
-            if role["kind"] in {"Role", "ClusterRole"}
-            for rule in role["rules"]
-        )
-    )
-
-
-@pytest.mark.parametrize("case", BY_VALUES, ids=lambda case: case["values"][0])
-def test_values_change_no_right_but_those_that_were_reviewed(case: dict[str, Any]) -> None:
-    default = set().union(
-        *(single(right["holder"], right["scope"], rule) for right in REVIEWED for rule in right["rules"])
-    )
-    listed = {
-        change: set().union(*(single(right["holder"], right["scope"], right) for right in case.get(change, [])))
-        for change in ("added", "dropped")
-    }
-
-    found = rendered_rights(*(part for value in case["values"] for part in ("--set", value)))
-
-    assert listed["dropped"] <= default
-    assert found - default == listed["added"]
-    assert default - found == listed["dropped"]
