@@ -433,7 +433,8 @@ class Secrets(Block):
     """The platform's own keys and tokens."""
 
     existingSecret: str = ""
-    """A Secret that holds all of them; empty: a job makes them once, inside the cluster, and keeps them for ever."""
+    """A Secret that holds all of them, certificates too: the operator guide lists its keys. Empty: a job makes them
+    once, inside the cluster, and keeps them for ever."""
     job: Job = Job()
     """That job."""
 
