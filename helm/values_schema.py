@@ -67,27 +67,27 @@ class PlainAccount(ServiceAccount):
 
 
 class Pods(Block):
-    """What all pods of ours take."""
+    """What all pods take."""
 
-    resources: Raw = {}
-    """Requests and limits of the container."""
     nodeSelector: Labels = {}
-    """Labels that its node has."""
+    """Labels that their nodes have."""
     tolerations: list[Raw] = []
-    """Taints that it bears."""
-    affinity: Raw = {}
-    """Where it would rather run."""
+    """Taints that they bear."""
     podAnnotations: Labels = {}
-    """Annotations of its pods."""
+    """Annotations of the pods, besides the platform's own."""
     podLabels: Labels = {}
-    """Labels of its pods."""
+    """Labels of the pods, besides the platform's own."""
     priorityClassName: str = ""
-    """Its priority class; empty: the chart's own for such a workload, if it makes them."""
+    """Their priority class; empty: the chart's own for such a workload, if it makes them."""
 
 
 class Placed(Pods):
     """What every workload takes."""
 
+    resources: Raw = {}
+    """Requests and limits of the container."""
+    affinity: Raw = {}
+    """Where it would rather run."""
     extraEnv: list[Raw] = []
     """More environment variables, as Kubernetes writes them."""
 
@@ -153,17 +153,8 @@ class ServiceWorkload(Workload):
     """How many of it run."""
 
 
-class BytesService(Block):
+class BytesService(ProxyService):
     """The Service by which clients reach VOSpace around the proxy; there is one where `config.vospace.bytes_url` is."""
-
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """How it is reached."""
-    port: int = Field(default=80, ge=1, le=65535)
-    """Its port."""
-    nodePort: int | None = Field(default=None, ge=1, le=65535)
-    """Its port on every node, where its type has one."""
-    annotations: Labels = {}
-    """Annotations, e.g. for a load balancer."""
 
 
 class VospaceWorkload(ServiceWorkload):
@@ -239,7 +230,7 @@ class NfsTree(Block):
     """How nodes mount it."""
 
 
-class GlusterfsTree(Block):
+class GlusterfsTree(Pods):
     """The tree on a GlusterFS volume, which a DaemonSet mounts on the nodes."""
 
     image: Image
@@ -266,10 +257,6 @@ class GlusterfsTree(Block):
     """Taints that it bears."""
     extraEnv: list[Raw] = []
     """More environment variables, as Kubernetes writes them."""
-    podAnnotations: Labels = {}
-    """Annotations of its pods."""
-    podLabels: Labels = {}
-    """Labels of its pods."""
     priorityClassName: str = "system-node-critical"
     """Its priority class: whoever uses files on a node depends on it."""
 
@@ -373,21 +360,11 @@ class Reserve(Block):
     """The part of its processors."""
 
 
-class ServerPods(Block):
+class ServerPods(Pods):
     """People's own servers on the cluster."""
 
     namespacePrefix: str = Field(default="astro-", pattern=r"^[a-z][a-z0-9-]{0,29}-$")
     """What the names of people's namespaces begin with; 31 characters at most, as a username has up to 32."""
-    nodeSelector: Labels = {}
-    """Labels that their nodes have."""
-    tolerations: list[Raw] = []
-    """Taints that they bear."""
-    podAnnotations: Labels = {}
-    """Annotations of their pods, besides the platform's own."""
-    podLabels: Labels = {}
-    """Labels of their pods, besides the platform's own."""
-    priorityClassName: str = ""
-    """Their priority class; empty: the chart's own, if it makes them."""
     reserve: Reserve = Reserve()
     """How much of its limits a server is sure of."""
     queueWaitSeconds: int = Field(default=6, ge=0, le=3600)
@@ -421,6 +398,8 @@ class Prepuller(Pods):
     """Whether it runs."""
     resources: Raw = {}
     """Requests and limits of each of its containers, which do nothing."""
+    affinity: Raw = {}
+    """On which of these nodes."""
     nodeSelector: Labels = {}
     """The nodes it looks after; empty: those of people's servers."""
     tolerations: list[Raw] = []
