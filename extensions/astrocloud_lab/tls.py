@@ -14,6 +14,10 @@ import ssl
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tornado.tcpserver import TCPServer
 
 CERTIFICATE = "ASTROCLOUD_TLS_CERTIFICATE"
 KEY = "ASTROCLOUD_TLS_KEY"
@@ -54,3 +58,18 @@ def platform_context() -> ssl.SSLContext | None:
     """Return what the platform's parts are checked by, ``None`` where they speak no TLS."""
     file = os.environ.get(AUTHORITY_FILE)
     return ssl.create_default_context(cafile=file) if file else None
+
+
+def answer_at_once(server: TCPServer) -> None:
+    """Let ``server`` read its certificate once, and nobody else's.
+
+    Tornado reads it again for each connection, and for the first one all authorities
+    that the machine knows, a tenth of a second, to check whom a server never calls.
+    """
+    from tornado import iostream, netutil, tcpserver
+
+    if server.ssl_options is None:
+        return
+    context = netutil.ssl_options_to_context(server.ssl_options, server_side=True)
+    server.ssl_options = context
+    tcpserver.SSLIOStream = functools.partial(iostream.SSLIOStream, ssl_options=context)  # type: ignore[misc,assignment]

@@ -311,18 +311,17 @@ def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any]:
     """Install the platform, for real servers and for pretended ones; return what was found."""
     made = images.make(*PARTS, "astro", prefix=f"{REGISTRY}/astrocloud/", tag="test", say=say)
     found: dict[str, Any] = {"load_before": os.getloadavg()[0], "goals": GOALS}
-    found["tls"] = options.tls
     reserve = {"reserve": {"memory": 0.1, "cpus": 0.05}}
-    tls = {"internal": options.tls}
-    if options.rounds:
-        with installed(cluster, made, servers={"namespacePrefix": "bench-", **reserve}, tls=tls) as platform:
+    for name, tls in (("starts", True), ("starts_without_tls", False)) if options.rounds else ():
+        servers = {"namespacePrefix": "bench-", **reserve}
+        with installed(cluster, made, servers=servers, tls={"internal": tls}) as platform:
             platform.kubectl("rollout", "status", "--timeout=600s", f"daemonset/{platform.name}-prepuller")
-            found["starts"] = asyncio.run(measure_starts(platform, options.rounds))
-            say(json.dumps(found["starts"], indent=2))
+            found[name] = asyncio.run(measure_starts(platform, options.rounds))
+            say(json.dumps(found[name], indent=2))
     if options.servers:
         build(("kwok",), say=say)
         there = {"nodeSelector": {"pretended": "yes"}, "tolerations": [{"key": "pretended", "operator": "Exists"}]}
-        servers = {"namespacePrefix": "many-", **reserve, **there}
+        many = {"namespacePrefix": "many-", **reserve, **there}
         config = {"servers": {"idle_timeout_s": 0, "start_timeout_s": 300}}
         with (
             pretended_addresses(),
@@ -331,7 +330,7 @@ def measure(cluster: Cluster, options: argparse.Namespace) -> dict[str, Any]:
             installed(
                 cluster,
                 made,
-                servers=servers,
+                servers=many,
                 config=config,
                 prepuller={"enabled": False},
                 tls={"internal": False},
@@ -352,6 +351,11 @@ def table(found: dict[str, Any]) -> str:
             ("Request to the first cell", _both(starts["request_to_first_cell_s"]), ""),
         ]
         rows += [(f"of a start, until {part}", _both(each), "") for part, each in starts["since_request_s"].items()]
+    if plain := found.get("starts_without_tls"):
+        rows += [
+            ("Without TLS: request to ready", _both(plain["request_to_ready_s"]), ""),
+            ("Without TLS: request to the first cell", _both(plain["request_to_first_cell_s"]), ""),
+        ]
     if many := found.get("many"):
         met = "met" if many["goal_met"] else "missed"
         again = many["restart_with_servers_s"]
@@ -376,12 +380,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="real starts")
     parser.add_argument("--servers", type=int, default=500, help="pretended servers")
     parser.add_argument("--users", type=int, default=20_000, help="people in the database")
-    parser.add_argument(
-        "--tls",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="TLS between the parts and to the real servers, as it is unless an operator switches it off",
-    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the hub's processor is watched")
     options = parser.parse_args()
     began = time.monotonic()

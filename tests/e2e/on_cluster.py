@@ -80,9 +80,11 @@ class ClusterPlatform(Commands):
         ]
         return dict(found)
 
-    def server_address(self, user: str) -> tuple[str, int]:
-        """Return host and port at which the server of `user` listens."""
-        return str(self._server(user)["status"]["podIP"]), 8888
+    def server_url(self, user: str) -> str:
+        """Return where the server of `user` listens, past the proxy."""
+        pod = self._server(user)
+        (port,) = pod["spec"]["containers"][0]["ports"]
+        return f"{port['name']}://{pod['status']['podIP']}:{port['containerPort']}"
 
     def server_process(self, user: str) -> int:
         """Return the first process of the server of `user`, as this machine numbers it."""

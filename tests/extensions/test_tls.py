@@ -34,6 +34,21 @@ from tests.support.certificates import SERVERS, make_authority, make_certificate
 
 POD, NAMESPACE = "default-1a2b3c", f"astro-{OWNER}"
 
+WATCH = """
+import os
+import ssl
+
+load = ssl.SSLContext.load_default_certs
+
+def watched(self, *purpose):
+    with open(os.environ["TEST_AUTHORITIES_READ"], "a") as file:
+        file.write("once more\\n")
+    return load(self, *purpose)
+
+ssl.SSLContext.load_default_certs = watched
+"""
+"""In the server: notes when it reads all authorities that this machine knows."""
+
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -75,7 +90,9 @@ def server(
     }
     environ |= {"ASTROCLOUD_VOSPACE_URL": f"{hub}/services/vospace", "ASTROCLOUD_VOSPACE": "astro~vospace"}
     environ["ASTROCLOUD_STOCK_SERVER"] = "1" if request.param == "stock" else "0"
-    environ |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    (folder / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environ |= {"PYTHONPATH": os.pathsep.join(paths), "TEST_AUTHORITIES_READ": str(folder / "authorities-read")}
     log_path = folder / "server.log"
     target = f"https://{host_of('127.0.0.1', pod=POD, namespace=NAMESPACE)}:{port}"
     with log_path.open("wb") as log, proxy(keys, target, log_path.with_name("proxy.log")) as through:
@@ -86,6 +103,7 @@ def server(
         try:
             wait_for(lambda: _answers(through, process), "the server answers")
             assert ("starting the stock server" in one.log()) is (request.param == "stock")
+            one.is_lean = request.param == "lean"  # type: ignore[attr-defined]
             yield one
         except BaseException:
             print(one.log()[-6000:])
@@ -156,6 +174,14 @@ async def test_browsers_are_asked_for_no_certificate(server: Server, keys: Path)
     ):
         wrapped.sendall(f"GET /user/{OWNER}/api HTTP/1.0\r\nHost: x\r\n\r\n".encode())
         assert b" 200 " in wrapped.recv(64)
+
+
+async def test_no_start_waits_for_the_authorities_of_the_machine(server: Server) -> None:
+    """Reading all of them takes a tenth of a second, and it is for whom a server never calls."""
+    async with server.client(OWNER_TOKEN) as client, client.get("api/status") as answer:
+        assert answer.status == 200
+    read = (server.log_path.parent / "authorities-read").exists()
+    assert read is not server.is_lean  # type: ignore[attr-defined]
 
 
 async def test_kernels_have_no_key_and_believe_what_they_did(server: Server) -> None:

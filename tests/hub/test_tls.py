@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -13,7 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -76,7 +77,7 @@ class Parts:
         }
         self.data.cluster_file.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.authority = self.data.secrets / "platform-ca"
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def command(self, part: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
         variables = {
@@ -119,12 +120,16 @@ class Parts:
 
     def _start(self, name: str, command: list[str], variables: dict[str, str]) -> None:
         with (self.data.root / f"{name}.log").open("wb") as log:
-            self._processes.append(
-                subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+            self._processes[name] = subprocess.Popen(
+                command, env=variables, stdout=log, stderr=log, start_new_session=True
             )
 
+    def process(self, name: str) -> int:
+        """Return the process id of a part."""
+        return self._processes[name].pid
+
     def _answers(self, url: str, part: str) -> None:
-        process = self._processes[-1]
+        process = self._processes[part]
 
         def answered() -> bool:
             assert process.poll() is None, self.log(part)
@@ -163,10 +168,10 @@ class Parts:
         assert self.ask(url, method="POST", token="a-token", body={"target": target})[0] == 201
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
+        for process in reversed(self._processes.values()):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
-        for process in self._processes:
+        for process in self._processes.values():
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -219,6 +224,27 @@ def test_nothing_answers_without_tls(parts: Parts) -> None:
     for part in PARTS[1:]:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", parts.ports[part]["plain"]), timeout=10)
+
+
+def test_many_who_are_slow_take_little_memory(parts: Parts) -> None:
+    """Each has a connection by TLS of the proxy's to a service."""
+    pid = parts.process("passport")
+
+    def held() -> int:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+    context = ssl.create_default_context(cafile=parts.authority)
+    head = b"POST /services/passport/sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+    form = b"Content-Type: application/x-www-form-urlencoded\r\n\r\nusername=a"
+    assert parts.ask(f"https://localhost:{parts.ports['passport']['tls']}/services/passport/health")[0] == 200
+    before = held()
+    with ExitStack() as opened:
+        for _ in range(100):
+            raw = socket.create_connection(("localhost", parts.ports["passport"]["tls"]), timeout=10)
+            opened.enter_context(context.wrap_socket(raw, server_hostname="localhost")).sendall(head + form)
+        assert parts.ask(f"https://localhost:{parts.ports['passport']['tls']}/services/passport/health")[0] == 200
+        grew = (held() - before) / 2**20
+    assert grew < 16, f"{grew:.1f} MiB"
 
 
 def test_only_the_hub_itself_has_its_way_without_tls(parts: Parts) -> None:

@@ -167,9 +167,9 @@ class Platform(Commands):
     def _record(self, user: str) -> Any:
         return json.loads((self.data / "run" / "servers" / f"{user}..json").read_text(encoding="utf-8"))
 
-    def server_address(self, user: str) -> tuple[str, int]:
-        """Return host and port at which the server of `user` listens."""
-        return "127.0.0.1", int(self._record(user)["port"])
+    def server_url(self, user: str) -> str:
+        """Return where the server of `user` listens, past the proxy."""
+        return f"http://127.0.0.1:{self._record(user)['port']}"
 
     def server_process(self, user: str) -> int:
         """Return the first process of the server of `user`."""

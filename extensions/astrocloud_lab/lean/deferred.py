@@ -21,6 +21,8 @@ from tornado.routing import AnyMatches, Rule
 from tornado.web import HTTPError
 from traitlets import Dict, Float, List, Unicode
 
+from astrocloud_lab import tls
+
 AT_START = ("astrocloud_lab", "jupyterhub", "jupyterlab", "jupyter_server_terminals")
 
 ON_REQUEST: Mapping[str, tuple[str, ...]] = {
@@ -100,6 +102,7 @@ class DeferringServerApp(ServerApp):
         bound: bool = super()._bind_http_server_tcp()
         for listening in self.http_server._sockets.values():
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls.answer_at_once(self.http_server)
         return bound
 
     def _load_the_rest(self) -> None:

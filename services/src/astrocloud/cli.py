@@ -81,7 +81,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     from astrocloud.core.capabilities import SYS_RESOURCE, drop
     from astrocloud.core.logs import configure_logs
-    from astrocloud.core.tls import Certificate
+    from astrocloud.core.tls import Certificate, keep_connections_small
     from astrocloud.core.web import end
     from astrocloud.platform import build_platform
 
@@ -90,6 +90,7 @@ def _serve(options: argparse.Namespace) -> int:
         data.make()
     config = _configuration(data)
     configure_logs(level=config.logging.level, part="services")
+    keep_connections_small()
     drop(SYS_RESOURCE)  # root is held to the quotas of a file system that has them, as people are
     # A container's first process ignores what it does not handle, and may still wait for the database.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,5 +1,6 @@
 """HTTPS on one machine: the certificate that the proxy and the way for bytes answer with."""
 
+import asyncio.sslproto
 import hashlib
 import ipaddress
 import os
@@ -29,6 +30,17 @@ LIFETIME: Final = timedelta(days=800)
 
 RENEWED_BEFORE: Final = timedelta(days=30)
 """A certificate of the platform's own is made anew at a start so long before its end."""
+
+CONNECTION_BUFFER_BYTES: Final = 64 * 1024
+"""What each connection by TLS is read into: four records of the largest size (RFC 8446, section 5.1)."""
+
+
+def keep_connections_small() -> None:
+    """Let connections of this process by TLS hold `CONNECTION_BUFFER_BYTES` instead of Python's 256 KiB.
+
+    A process that a thousand slow clients keep waiting would need a quarter of a gigabyte for them.
+    """
+    asyncio.sslproto.SSLProtocol.max_size = CONNECTION_BUFFER_BYTES
 
 
 @dataclass(frozen=True)
