@@ -66,25 +66,30 @@ class PlainAccount(ServiceAccount):
     """Whether the chart makes it; where there is none it is the namespace's `default`."""
 
 
-class Placed(Block):
+class Pods(Block):
+    """What all pods take."""
+
+    nodeSelector: Labels = {}
+    """Labels that their nodes have."""
+    tolerations: list[Raw] = []
+    """Taints that they bear."""
+    podAnnotations: Labels = {}
+    """Annotations of the pods, besides the platform's own."""
+    podLabels: Labels = {}
+    """Labels of the pods, besides the platform's own."""
+    priorityClassName: str = ""
+    """Their priority class; empty: the chart's own for such a workload, if it makes them."""
+
+
+class Placed(Pods):
     """What every workload takes."""
 
     resources: Raw = {}
     """Requests and limits of the container."""
-    nodeSelector: Labels = {}
-    """Labels that its node has."""
-    tolerations: list[Raw] = []
-    """Taints that it bears."""
     affinity: Raw = {}
     """Where it would rather run."""
     extraEnv: list[Raw] = []
     """More environment variables, as Kubernetes writes them."""
-    podAnnotations: Labels = {}
-    """Annotations of its pods."""
-    podLabels: Labels = {}
-    """Labels of its pods."""
-    priorityClassName: str = ""
-    """Its priority class; empty: the chart's own for such a workload, if it makes them."""
 
 
 class Workload(Placed):
@@ -104,7 +109,7 @@ class Hook(Placed):
 
 
 class Job(Hook):
-    """What makes the platform's keys."""
+    """A hook that runs before what a release makes is there."""
 
     priorityClassName: str = ""
     """Its priority class, which is there before the release is."""
@@ -148,17 +153,8 @@ class ServiceWorkload(Workload):
     """How many of it run."""
 
 
-class BytesService(Block):
+class BytesService(ProxyService):
     """The Service by which clients reach VOSpace around the proxy; there is one where `config.vospace.bytes_url` is."""
-
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """How it is reached."""
-    port: int = Field(default=80, ge=1, le=65535)
-    """Its port."""
-    nodePort: int | None = Field(default=None, ge=1, le=65535)
-    """Its port on every node, where its type has one."""
-    annotations: Labels = {}
-    """Annotations, e.g. for a load balancer."""
 
 
 class VospaceWorkload(ServiceWorkload):
@@ -234,7 +230,7 @@ class NfsTree(Block):
     """How nodes mount it."""
 
 
-class GlusterfsTree(Block):
+class GlusterfsTree(Pods):
     """The tree on a GlusterFS volume, which a DaemonSet mounts on the nodes."""
 
     image: Image
@@ -261,10 +257,6 @@ class GlusterfsTree(Block):
     """Taints that it bears."""
     extraEnv: list[Raw] = []
     """More environment variables, as Kubernetes writes them."""
-    podAnnotations: Labels = {}
-    """Annotations of its pods."""
-    podLabels: Labels = {}
-    """Labels of its pods."""
     priorityClassName: str = "system-node-critical"
     """Its priority class: whoever uses files on a node depends on it."""
 
@@ -368,15 +360,11 @@ class Reserve(Block):
     """The part of its processors."""
 
 
-class ServerPods(Block):
+class ServerPods(Pods):
     """People's own servers on the cluster."""
 
     namespacePrefix: str = Field(default="astro-", pattern=r"^[a-z][a-z0-9-]{0,29}-$")
     """What the names of people's namespaces begin with; 31 characters at most, as a username has up to 32."""
-    nodeSelector: Labels = {}
-    """Labels that their nodes have."""
-    tolerations: list[Raw] = []
-    """Taints that they bear."""
     reserve: Reserve = Reserve()
     """How much of its limits a server is sure of."""
     queueWaitSeconds: int = Field(default=6, ge=0, le=3600)
@@ -390,8 +378,11 @@ class ServerPods(Block):
     without private networks."""
 
 
-class BeforeUpgrade(Block):
-    """The images of the menu to come, fetched before an upgrade changes anything."""
+class BeforeUpgrade(Job):
+    """The images of the menu to come, fetched before an upgrade changes anything.
+
+    What is said of pods is for the job that waits; what fetches is as the prepuller is.
+    """
 
     enabled: bool = True
     """Whether an upgrade waits for them."""
@@ -400,11 +391,15 @@ class BeforeUpgrade(Block):
     ``--timeout`` of Helm, after which the upgrade fails."""
 
 
-class Prepuller(Block):
+class Prepuller(Pods):
     """Fetches the environments' images to every node before somebody waits for them."""
 
     enabled: bool = True
     """Whether it runs."""
+    resources: Raw = {}
+    """Requests and limits of each of its containers, which do nothing."""
+    affinity: Raw = {}
+    """On which of these nodes."""
     nodeSelector: Labels = {}
     """The nodes it looks after; empty: those of people's servers."""
     tolerations: list[Raw] = []
@@ -417,7 +412,8 @@ class Secrets(Block):
     """The platform's own keys and tokens."""
 
     existingSecret: str = ""
-    """A Secret that holds all of them; empty: a job makes them once, inside the cluster, and keeps them for ever."""
+    """A Secret that holds all of them, certificates too: the operator guide lists its keys. Empty: a job makes them
+    once, inside the cluster, and keeps them for ever."""
     job: Job = Job()
     """That job."""
 

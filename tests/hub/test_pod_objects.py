@@ -88,6 +88,8 @@ def test_a_pod_with_everything_an_operator_and_a_choice_can_say() -> None:
         namespace_prefix="people-",
         node_selector={"astrocloud.org/servers": "yes"},
         tolerations=[{"key": "servers", "operator": "Exists", "effect": "NoSchedule"}],
+        pod_annotations={"example.org/mesh": "no", "astrocloud.org/server-name": "another's"},
+        pod_labels={"example.org/paid-by": "physics", "astrocloud.org/user": "somebody-else"},
         priority_class="sky-astrocloud-server",
         reserve={"memory": 1, "cpus": 0.5},
         tmp_size="2GiB",

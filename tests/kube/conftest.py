@@ -14,6 +14,7 @@ from tests.kube.cluster.layout import HOSTS, KUBECONFIG, REGISTRY
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, installed
 from tests.kube.people import PodPlatform, file_tree
+from tests.kube.rendering import VALUE_FILES
 
 TEST_IMAGE = f"{REGISTRY}/astrocloud/test:1"
 
@@ -33,6 +34,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("own_nodes"):
         if os.environ.get("KUBECONFIG"):
             pytest.skip(f"takes the nodes that the tests make: {marker.args[0]}")
+
+
+@pytest.fixture(params=VALUE_FILES, ids=lambda path: path.stem)
+def values(request: pytest.FixtureRequest) -> Path:
+    """Each file of values by which the chart is rendered."""
+    path: Path = request.param
+    return path
 
 
 @pytest.fixture(scope="session")

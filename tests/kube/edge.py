@@ -8,11 +8,9 @@ import base64
 import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -20,29 +18,14 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tests.bench.nginx import find_nginx
-from tests.kube.cluster.machines import wait_until
 from tests.kube.installation import Installation
+from tests.support.nginx import serving
 from tests.support.person import Person
 
 HOST: Final = "astro.example.test"
 BYTES_HOST: Final = "bytes.example.test"
 
-_CONFIGURATION: Final = """
-user root;
-daemon off;
-worker_processes 1;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_max_body_size 0;
-    client_body_temp_path {folder}/incoming;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+_FRONT: Final = """
     ssl_certificate {folder}/tls.crt;
     ssl_certificate_key {folder}/tls.key;
     map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
@@ -61,7 +44,6 @@ http {{
     proxy_set_header X-Forwarded-Proto $scheme;
     server {{ listen 127.0.0.1:{port} ssl default_server; return 404; }}
 {servers}
-}}
 """
 
 
@@ -132,22 +114,8 @@ def standing_in_front(
     if platform.values.get("tls", {}).get("front"):
         (folder / "platform-ca").write_bytes(_held(platform, f"{platform.name}-secrets", "platform-ca"))
     servers = "\n".join(_server(platform, found, port=port) for found in rules(platform, kind))
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_CONFIGURATION.format(folder=folder, port=port, servers=servers), encoding="utf-8")
-    command = [find_nginx(), "-c", str(configuration), "-p", str(folder), "-e", str(folder / "error.log")]
-    process = subprocess.Popen(command)
-    try:
-        wait_until(f"nginx in {folder}", partial(_listens, process, port, folder), within_s=20)
+    with serving(folder, _FRONT.format(folder=folder, port=port, servers=servers), port=port):
         yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _listens(process: subprocess.Popen[bytes], port: int, folder: Path) -> bool:
-    assert process.poll() is None, (folder / "error.log").read_text(encoding="utf-8")
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class NamesHere(AbstractResolver):

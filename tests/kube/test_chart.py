@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -15,71 +14,22 @@ from astrocloud.config import parse_config
 from astrocloud.core.cluster import Cluster
 from astrocloud.core.runtime import SERVICES
 from tests.kube.cluster import schemas
-from tests.kube.cluster.programs import CHART_PROGRAMS, build, program
+from tests.kube.cluster.programs import program
+from tests.kube.rendering import (
+    CHART,
+    TLS,
+    VALUES,
+    OnceLoader,
+    chart_programs,
+    helm,
+    objects,
+    pods,
+    render,
+    settings_in,
+    templates,
+)
 
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
-
-CHART = Path(__file__).parents[2] / "helm" / "astrocloud"
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
-TLS = ("--set", "tls.internal=true")
-NO_TLS = ("--set", "tls.internal=false")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> None:
-    build(CHART_PROGRAMS, say=print)
-
-
-def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program("helm"), *arguments], capture_output=True, text=True, check=False)
-
-
-def render(*arguments: str | Path, chart: Path = CHART) -> str:
-    done = helm("template", "astrocloud", chart, "--namespace", "platform", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-class OnceLoader(yaml.SafeLoader):
-    """Refuses a key that is written twice, of which PyYAML would take the last."""
-
-
-def _mapping(loader: OnceLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = {key for key in keys if keys.count(key) > 1}
-    if twice:
-        raise yaml.constructor.ConstructorError(None, None, f"written twice: {twice}", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def objects(*arguments: str | Path, chart: Path = CHART) -> list[dict[str, Any]]:
-    rendered = render(*arguments, chart=chart)
-    return [document for document in yaml.load_all(rendered, OnceLoader) if document]
-
-
-def pods(made: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return kind/name -> spec of every pod, however it comes to be."""
-    found = {}
-    for document in made:
-        spec = document.get("spec", {})
-        spec = spec if document["kind"] == "Pod" else spec.get("template", {}).get("spec")
-        if spec and "containers" in spec:
-            found[f"{document['kind']}/{document['metadata']['name']}"] = spec
-    return found
-
-
-def settings_in(made: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the ConfigMap from which the platform's parts read their settings."""
-    return next(d for d in made if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-settings"))
-
-
-@pytest.fixture(params=VALUES, ids=lambda path: path.stem)
-def values(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.param
-    return path
 
 
 def test_it_lints(values: Path) -> None:
@@ -90,6 +40,7 @@ def test_it_lints(values: Path) -> None:
 
 @pytest.fixture(scope="module")
 def described() -> None:
+    chart_programs()
     schemas.ensure(say=print)
 
 
@@ -128,7 +79,7 @@ def test_kubernetes_takes_what_it_renders(values: Path) -> None:
     ],
 )
 def test_a_field_that_a_kind_does_not_know_is_refused(kind: str, right: str, wrong: str) -> None:
-    everything = render("--values", Path(__file__).parent / "values" / "everything.yaml", *TLS).split("\n---\n")
+    everything = render("--values", VALUES / "everything.yaml", *TLS).split("\n---\n")
     found = next(each for each in everything if f"\nkind: {kind}\n" in each and right in each)
     assert conforms(found).returncode == 0
 
@@ -176,41 +127,8 @@ def test_a_missing_address_is_named() -> None:
     assert "database.external.host" in done.stderr
 
 
-CONFINED: dict[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
-OWNS_FILES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID"]
-"""What VOSpace has besides, the one exception; the operator guide gives the reasons. All within ``baseline``."""
-
-
-def test_what_mounts_a_volume_is_alone_in_what_it_may() -> None:
-    rendered = objects("--values", Path(__file__).parent / "values/glusterfs.yaml")
-
-    there = {each["kind"]: each for each in rendered if each["metadata"].get("namespace") == "platform-storage"}
-    assert set(there) == {"DaemonSet", "Service", "ServiceMonitor"}
-    mounter = there["DaemonSet"]
-    (own,) = [each for each in rendered if each["kind"] == "Namespace"]
-    assert own["metadata"]["name"] == "platform-storage"
-    assert own["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
-    assert mounter["spec"]["updateStrategy"] == {"type": "OnDelete"}
-    spec = mounter["spec"]["template"]["spec"]
-    assert spec["automountServiceAccountToken"] is False
-    (container,) = spec["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    (tree,) = [each for each in rendered if each["kind"] == "PersistentVolume"]
-    # Below the mount, and never made: without the mount nothing is written to the node's disk.
-    assert tree["spec"]["hostPath"] == {
-        "path": "/mnt/astrocloud/platform-astrocloud/volume/people",
-        "type": "Directory",
-    }
-    assert "--target=/mnt/astrocloud/platform-astrocloud/volume" in container["args"]
-    assert {"--server=fd00::3", "--ipv6", "--folder=people"} <= set(container["args"])
-
-
 def test_an_archive_in_a_bucket_is_told_to_the_hub_and_let_through() -> None:
-    rendered = objects("--values", Path(__file__).parent / "values/everything.yaml")
+    rendered = objects("--values", VALUES / "everything.yaml")
     settings = settings_in(rendered)["data"]
     config = parse_config(yaml.safe_load(settings["astrocloud.yaml"]), source="values")
     cluster = Cluster.model_validate(yaml.load(settings["cluster.yaml"], OnceLoader))
@@ -228,7 +146,7 @@ def test_an_archive_in_a_bucket_is_told_to_the_hub_and_let_through() -> None:
 
 
 def test_an_archive_on_a_volume_of_its_own_is_what_vospace_shows() -> None:
-    rendered = objects("--values", Path(__file__).parent / "values/glusterfs.yaml")
+    rendered = objects("--values", VALUES / "glusterfs.yaml")
     (vospace,) = [spec for name, spec in pods(rendered).items() if name.endswith("-vospace")]
 
     (mount,) = [each for each in vospace["containers"][0]["volumeMounts"] if each["name"] == "archive"]
@@ -243,69 +161,6 @@ def test_a_volume_without_servers_is_refused() -> None:
     assert "storage.tree.glusterfs.servers" in done.stderr
 
 
-def test_every_pod_is_as_confined_as_people_s(values: Path) -> None:
-    # What mounts a volume is in a namespace of its own, and has a test of its own.
-    rendered = [each for each in objects("--values", values) if each["metadata"].get("namespace") != "platform-storage"]
-    found = pods(rendered)
-
-    assert found
-    assert len([name for name in found if name.endswith("-vospace")]) == 1
-    for name, spec in found.items():
-        security = spec["securityContext"]
-        owner_of_files = name.endswith("-vospace")
-        assert security["runAsNonRoot"] is not owner_of_files, name
-        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
-        assert not any("hostPath" in volume for volume in spec.get("volumes", [])), name
-        for container in spec["containers"] + spec.get("initContainers", []):
-            wanted = CONFINED | ({"capabilities": {"drop": ["ALL"], "add": OWNS_FILES}} if owner_of_files else {})
-            assert container["securityContext"] == wanted, name
-
-
-def test_only_who_needs_it_has_an_account_s_token(values: Path) -> None:
-    found = pods(objects("--values", values))
-
-    with_token = {name.rpartition("-")[2] for name, spec in found.items() if spec["automountServiceAccountToken"]}
-    assert with_token <= {"hub", "secrets", "fetch"}
-
-
-def test_no_secret_is_in_what_is_rendered(values: Path) -> None:
-    made = objects("--values", values)
-
-    assert [document["metadata"]["name"] for document in made if document["kind"] == "Secret"] == []
-
-
-def scope(role: dict[str, Any]) -> str:
-    """Return where a role holds: in the whole cluster, in the release's namespace, or in another one that is named."""
-    where: str = role["metadata"].get("namespace", "cluster")
-    return "namespace" if where == "platform" else where
-
-
-def test_the_rights_are_the_reviewed_ones() -> None:
-    reviewed = yaml.safe_load((Path(__file__).parent / "rights.yaml").read_text(encoding="utf-8"))
-
-    rendered = [
-        {
-            "holder": document["metadata"]["labels"]["app.kubernetes.io/component"],
-            "scope": scope(document),
-            "rules": [
-                {
-                    "groups": rule["apiGroups"],
-                    "resources": rule["resources"],
-                    **({"names": rule["resourceNames"]} if "resourceNames" in rule else {}),
-                    "verbs": rule["verbs"],
-                }
-                for rule in document["rules"]
-            ],
-        }
-        for document in objects()
-        if document["kind"] in {"Role", "ClusterRole"}
-    ]
-
-    key = ("holder", "scope")
-    assert sorted(rendered, key=lambda r: [r[k] for k in key]) == sorted(reviewed, key=lambda r: [r[k] for k in key])
-
-
 def test_a_part_that_did_not_start_is_not_given_the_time_of_one_that_works() -> None:
     """VOSpace ends its transfers in order, for minutes; one that waits for a database has none, and was stuck."""
     parts = [each["spec"]["template"]["spec"]["containers"][0] for each in objects() if each["kind"] == "Deployment"]
@@ -316,19 +171,8 @@ def test_a_part_that_did_not_start_is_not_given_the_time_of_one_that_works() -> 
     assert all(probe["periodSeconds"] * probe["failureThreshold"] >= 300 for probe in probes)
 
 
-def test_the_hub_makes_secrets_only_where_registries_want_a_sign_in() -> None:
-    """Copies in people's namespaces: it makes them, and reads none."""
-
-    def of_secrets(*arguments: str) -> list[list[str]]:
-        roles = [each for each in objects(*arguments) if each["kind"] == "ClusterRole"]
-        return [rule["verbs"] for role in roles for rule in role["rules"] if "secrets" in rule["resources"]]
-
-    assert of_secrets() == []
-    assert of_secrets("--set", "imagePullSecrets[0].name=registry") == [["create"]]
-
-
 def test_the_configuration_arrives_as_it_was_given() -> None:
-    file = Path(__file__).parent / "values" / "production.yaml"
+    file = VALUES / "production.yaml"
     given = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]
 
     settings = settings_in(objects("--values", file))
@@ -350,24 +194,15 @@ def test_servers_look_names_up_where_they_are_told_to() -> None:
         settings = settings_in(objects(*arguments))["data"]["cluster.yaml"]
         return Cluster.model_validate(yaml.safe_load(settings)).servers.dns
 
-    everything = Path(__file__).parent / "values" / "everything.yaml"
+    everything = VALUES / "everything.yaml"
     platform = 'networkPolicies.dns=[{"ipBlock":{"cidr":"192.0.2.1/32"}}]'
 
     assert told("--values", everything) == [{"ipBlock": {"cidr": "169.254.20.10/32"}}]
     assert told("--set-json", platform) == [{"ipBlock": {"cidr": "192.0.2.1/32"}}]
 
 
-def templates(made: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return kind/name -> the template of every pod that a controller makes."""
-    found = {}
-    for document in made:
-        if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet"}:
-            found[f"{document['kind']}/{document['metadata']['name']}"] = document["spec"]["template"]
-    return found
-
-
 def test_a_new_version_of_the_chart_alone_restarts_nothing(tmp_path: Path) -> None:
-    digests = Path(__file__).parent / "values" / "production.yaml"
+    digests = VALUES / "production.yaml"
     newer = tmp_path / "astrocloud"
     shutil.copytree(CHART, newer)
     about = newer / "Chart.yaml"
@@ -402,209 +237,6 @@ def test_how_long_a_part_stays_on_a_lost_node_is_the_operator_s_to_say() -> None
     assert [each for each in told if each["key"] == own["key"]] == [own]
 
 
-READS = {
-    "hub": {
-        *("hub-cookie", "hub-crypt", "proxy-token", "internal", "passport-client", "database-password"),
-        *("service-operator", "service-monitoring", "service-portal", "service-passport", "service-vospace"),
-    },
-    "passport": {
-        *("internal", "passport-client", "passport-keys", "proxy-token", "canary", "database-password"),
-        *("service-operator", "service-passport"),
-    },
-    "portal": {"canary", "service-portal", "database-password"},
-    "vospace": {"internal", "service-vospace", "database-password"},
-}
-"""The platform's secrets that each part has as files."""
-
-
-def mounted(made: list[dict[str, Any]], part: str) -> dict[str, str]:
-    """Return file -> Secret of what a part has in its folder of secrets."""
-    (volume,) = [
-        each
-        for each in templates(made)[f"Deployment/astrocloud-{part}"]["spec"]["volumes"]
-        if each["name"] == "secrets"
-    ]
-    return {
-        item["path"]: source["secret"]["name"]
-        for source in volume["projected"]["sources"]
-        for item in source["secret"]["items"]
-    }
-
-
-@pytest.mark.parametrize("part", READS)
-def test_a_part_has_the_secrets_that_it_reads(part: str) -> None:
-    assert mounted(objects(*NO_TLS), part).keys() == READS[part] | {"database-ca"}
-    assert mounted(objects(*NO_TLS, "--set", "database.bundled.tls=false"), part).keys() == READS[part]
-
-
-@pytest.mark.parametrize("part", READS)
-def test_a_part_has_its_own_certificate_and_whom_to_believe(part: str) -> None:
-    own = {"platform-ca", f"{part}-certificate", f"{part}-key"}
-    # The hub makes those of people's servers.
-    more = {"servers-ca", "servers-ca-key"} if part == "hub" else set()
-
-    assert mounted(objects(*TLS), part).keys() == READS[part] | {"database-ca"} | own | more
-
-
-def test_the_authority_s_key_is_in_no_pod() -> None:
-    made = objects(*TLS, "--set", "tls.front=true", "--set", "monitoring.serviceMonitor=true")
-
-    for name, spec in pods(made).items():
-        assert "platform-ca-key" not in json.dumps(spec), name
-        assert ("servers-ca-key" in json.dumps(spec)) is (name == "Deployment/astrocloud-hub"), name
-
-
-def certified(made: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Return part -> the names that the job makes its certificate for, by the platform's authority."""
-    (job,) = [each for each in made if each["kind"] == "Job" and each["metadata"]["name"].endswith("-secrets")]
-    found = {}
-    for argument in job["spec"]["template"]["spec"]["containers"][0]["args"]:
-        option, _, value = argument.partition("=")
-        part, at, names = value.partition("@platform=")
-        if option == "--certificate" and at:
-            found[part] = names.split(",")
-    return found
-
-
-def test_each_part_is_called_by_tls_and_by_what_it_is_certified_for() -> None:
-    made = objects(*TLS, "--set", "tls.front=true")
-    settings = Cluster.model_validate(yaml.safe_load(settings_in(made)["data"]["cluster.yaml"]))
-    names = certified(made)
-    called = {
-        "hub": settings.hub,
-        **settings.services,
-        "proxy": settings.proxy_api,
-        "front": settings.proxy,
-        "public": settings.public_url,
-    }
-    services = {f"{each['metadata']['name']}.platform.svc": each["spec"] for each in made if each["kind"] == "Service"}
-
-    assert settings.tls.internal
-    assert {urlsplit(url).scheme for url in called.values()} == {"https"}
-    for part, url in called.items():
-        if part == "public":
-            continue
-        place = urlsplit(url)
-        assert place.hostname in names["proxy" if part == "front" else part]
-        assert place.port in {port["port"] for port in services[str(place.hostname)]["ports"]}
-
-
-def test_no_port_of_the_hub_or_a_service_is_without_tls() -> None:
-    made = objects(*TLS)
-
-    for name, spec in pods(made).items():
-        if name.removeprefix("Deployment/astrocloud-") not in {"hub", *SERVICES}:
-            continue
-        (container,) = spec["containers"]
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        assert ports.pop("https") == 8443
-        assert ports.keys() <= {"bytes"}
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            assert (container[probe]["httpGet"]["port"], container[probe]["httpGet"]["scheme"]) == ("https", "HTTPS")
-
-
-def test_the_proxy_checks_whom_it_calls_and_is_called_by_tls() -> None:
-    (container,) = pods(objects(*TLS))["Deployment/astrocloud-proxy"]["containers"]
-    arguments = dict(argument.split("=", 1) for argument in container["args"])
-
-    assert arguments["--default-target"].startswith("https://")
-    assert arguments["--error-target"].startswith("https://")
-    assert {"--api-ssl-key", "--api-ssl-cert"} <= arguments.keys()
-    assert "--insecure" not in arguments
-    assert {"name": "ASTROCLOUD_TRUST", "value": "/srv/astrocloud/tls"} in container["env"]
-    # What is in front of it is another thing.
-    assert "--ssl-key" not in arguments
-    (container,) = pods(objects(*TLS, "--set", "tls.front=true"))["Deployment/astrocloud-proxy"]["containers"]
-    assert "--ssl-key=/srv/astrocloud/tls/proxy-key" in container["args"]
-    assert container["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
-
-
-def test_what_is_in_front_is_told_that_it_is_to_speak_tls() -> None:
-    bytes_too = ("--set", "config.vospace.bytes_url=https://bytes.example.org")
-    for front in (False, True):
-        made = objects(*TLS, *bytes_too, "--set", f"tls.front={str(front).lower()}")
-        ports = {
-            each["metadata"]["name"]: each["spec"]["ports"][0].get("appProtocol")
-            for each in made
-            if each["kind"] == "Service"
-        }
-        assert ports["astrocloud"] == ports["astrocloud-bytes"] == ("https" if front else None)
-
-
-def test_a_front_by_tls_takes_the_rest() -> None:
-    done = helm("template", "astrocloud", CHART, *NO_TLS, "--set", "tls.front=true")
-
-    assert done.returncode != 0
-    assert "tls.internal" in done.stderr
-
-
-def test_metrics_are_read_by_tls() -> None:
-    made = objects(*TLS, "--set", "monitoring.serviceMonitor=true")
-    services = {each["metadata"]["name"]: each for each in made if each["kind"] == "Service"}
-    names = certified(made)
-
-    for monitor in (each for each in made if each["kind"] == "ServiceMonitor"):
-        name = monitor["metadata"]["name"]
-        (endpoint,) = monitor["spec"]["endpoints"]
-        assert endpoint["port"] in {port["name"] for port in services[name]["spec"]["ports"]}
-        assert endpoint["scheme"] == "https"
-        assert endpoint["tlsConfig"]["serverName"] in names[name.removeprefix("astrocloud-")]
-        assert endpoint["tlsConfig"]["ca"]["secret"] == {"name": "astrocloud-secrets", "key": "platform-ca"}
-
-
-def test_without_tls_nothing_is_made_for_it() -> None:
-    rendered = render(*NO_TLS, "--set", "monitoring.serviceMonitor=true")
-
-    assert "platform-ca" not in rendered
-    assert "8443" not in rendered
-    assert "HTTPS" not in rendered
-
-
-@pytest.mark.parametrize("encrypted", [True, False])
-def test_the_database_has_its_certificate_and_no_other_part_its_key(encrypted: bool) -> None:
-    made = objects("--set", f"database.bundled.tls={str(encrypted).lower()}")
-    (database,) = [each for each in made if each["kind"] == "StatefulSet"]
-    (settings,) = [each["data"] for each in made if each["metadata"]["name"].endswith("-settings")]
-    (volume,) = [v["secret"] for v in database["spec"]["template"]["spec"]["volumes"] if v["name"] == "password"]
-    (job,) = [each for each in made if each["kind"] == "Job" and each["metadata"]["name"].endswith("-secrets")]
-
-    connection = yaml.safe_load(settings["cluster.yaml"])["database"]
-    names = [
-        argument for argument in job["spec"]["template"]["spec"]["containers"][0]["args"] if "=database=" in argument
-    ]
-    certificate = {"database-certificate", "database-key"}
-
-    assert connection["sslmode"] == ("verify-full" if encrypted else "disable")
-    assert {item["key"] for item in volume["items"]} == {"database-password"} | (certificate if encrypted else set())
-    # What the parts call it is what it is certified for.
-    assert [connection["host"] in name.rpartition("=")[2].split(",") for name in names] == [True] * encrypted
-    for part in READS:
-        assert "database-key" not in mounted(made, part)
-
-
-@pytest.mark.parametrize("part", READS)
-@pytest.mark.parametrize(
-    ("keys", "password"),
-    [("", "mine"), ("keys", "mine"), ("mine", "mine"), ("mine", "")],
-    ids=["beside-the-job-s", "beside-the-operator-s", "one-for-all", "not-named"],
-)
-def test_the_password_of_an_external_database_is_the_operator_s(part: str, keys: str, password: str) -> None:
-    external = ["database.kind=external", "database.external.host=db", f"database.external.passwordSecret={password}"]
-
-    found = mounted(objects(*NO_TLS, "--set", ",".join([*external, f"secrets.existingSecret={keys}"])), part)
-
-    assert found.keys() == READS[part] | {"database-ca"}
-    assert {found["database-password"], found["database-ca"]} == {"mine"}
-    assert {found[name] for name in READS[part] - {"database-password"}} == {keys or "astrocloud-secrets"}
-
-
-def test_an_external_database_is_not_checked_by_the_bundled_one_s_authority() -> None:
-    """It may be in the job's Secret, from before the operator took a database of their own."""
-    made = objects("--set", "database.kind=external,database.external.host=db")
-
-    assert "database-ca" not in mounted(made, "hub")
-
-
 def test_prometheus_has_what_it_needs() -> None:
     made = objects(
         *("--set", "monitoring.serviceMonitor=true", "--set", "monitoring.alerts=true"),
@@ -633,23 +265,10 @@ def test_prometheus_has_what_it_needs() -> None:
     assert {anchor for _, _, anchor in links} <= headings
 
 
-def test_a_secret_that_the_configuration_names_is_there_for_whom_it_concerns() -> None:
-    other = {
-        "kind": "cstcloud",
-        "client_id": "astro",
-        "client_secret": {"file": "/srv/astrocloud/secrets/cstcloud"},
-    }
-    made = objects("--set-json", f"config.passport={json.dumps(other)}")
-
-    having = {part for part in READS if "cstcloud" in mounted(made, part)}
-
-    assert having == {"hub", "passport"}
-
-
 def test_an_image_is_named_by_its_digest() -> None:
     images = [
         container["image"]
-        for spec in pods(objects("--values", Path(__file__).parent / "values" / "production.yaml")).values()
+        for spec in pods(objects("--values", VALUES / "production.yaml")).values()
         for container in spec["containers"] + spec.get("initContainers", [])
     ]
 

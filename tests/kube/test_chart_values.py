@@ -1,7 +1,7 @@
 """What an operator's values change in what the chart renders."""
 
-import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,16 @@ import pytest
 import yaml
 
 from astrocloud.config import parse_config
+from astrocloud.core.cluster import Cluster
 from astrocloud.core.runtime import SERVICES
-from tests.kube.cluster.programs import CHART_PROGRAMS, build
-from tests.kube.test_chart import CHART, helm, objects, pods, scope, settings_in, templates
+from helm import values_schema
+from tests.kube.rendering import CHART, VALUES, helm, objects, pods, settings_in, templates
 
 pytestmark = [pytest.mark.chart, pytest.mark.timeout(1800)]
 
-VALUES = Path(__file__).parent / "values"
 DEDICATED = {"example.org/role": "platform"}
 TAINTED = {"key": "example.org/platform", "operator": "Exists", "effect": "NoSchedule"}
-HOOKS = ("Job/astrocloud-secrets", "Pod/astrocloud-canary", "Pod/astrocloud-test")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> None:
-    build(CHART_PROGRAMS, say=print)
+HOOKS = ("Job/astrocloud-secrets", "Pod/astrocloud-canary", "Pod/astrocloud-test", "Job/astrocloud-fetch")
 
 
 def given(**values: Any) -> tuple[str, ...]:
@@ -50,34 +45,57 @@ def test_a_hook_runs_where_the_parts_may(hook: str) -> None:
 
 
 def test_a_hook_s_own_values_say_where_it_runs() -> None:
-    elsewhere = {"example.org/role": "tests"}
+    elsewhere = {"nodeSelector": {"example.org/role": "tests"}}
     passport = given(services__passport={"nodeSelector": DEDICATED, "tolerations": [TAINTED]})
+    own = given(secrets__job=elsewhere, tests=elsewhere, prepuller__beforeUpgrade=elsewhere)
 
-    made = pods(objects(*passport, *given(secrets__job={"nodeSelector": elsewhere}, tests={"nodeSelector": elsewhere})))
+    made = pods(objects(*passport, *own))
 
     for hook in HOOKS:
-        assert made[hook]["nodeSelector"] == elsewhere
+        assert made[hook]["nodeSelector"] == elsewhere["nodeSelector"]
         assert TAINTED in made[hook]["tolerations"]
 
 
-def test_a_hook_takes_what_every_workload_takes() -> None:
+def test_every_pod_takes_what_an_operator_says_of_pods() -> None:
+    """Labels by which somebody pays, annotations for a mesh, a priority class, and the rest."""
     made = objects("--values", VALUES / "everything.yaml")
+    metadata = {
+        f"{each['kind']}/{each['metadata']['name']}": (
+            each if each["kind"] == "Pod" else each["spec"].get("template", {})
+        ).get("metadata")
+        for each in made
+        if "spec" in each
+    }
 
-    names = [hook.replace("astrocloud", "astro-platform") for hook in HOOKS]
-    for name in names:
-        spec = pods(made)[name]
-        assert spec["nodeSelector"] == DEDICATED, name
+    found = pods(made)
+
+    assert {name.replace("astrocloud", "astro-platform") for name in HOOKS} < found.keys()
+    for name, spec in found.items():
+        fetching = name in {"DaemonSet/astro-platform-prepuller", "DaemonSet/astro-platform-fetch"}
+        assert metadata[name]["labels"]["example.org/label"] == "1000000", name
+        assert metadata[name]["annotations"]["example.org/annotation"] == "true", name
         assert spec["priorityClassName"] == "system-cluster-critical", name
-        assert spec["affinity"] == {"podAntiAffinity": {}}, name
         assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "other-registry"}], name
-        (container,) = spec["containers"]
-        assert {"name": "EXAMPLE", "value": "1000000"} in container["env"], name
-        assert container["resources"]["limits"] == {"memory": "200Mi"}, name
-    for document in made:
-        if f"{document['kind']}/{document['metadata']['name']}" in names:
-            metadata = (document if document["kind"] == "Pod" else document["spec"]["template"])["metadata"]
-            assert metadata["labels"]["example.org/label"] == "1000000"
-            assert metadata["annotations"]["example.org/annotation"] == "true"
+        assert spec["nodeSelector"] == ({"example.org/role": "servers"} if fetching else DEDICATED), name
+        assert spec["affinity"], name
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            # What does nothing reads no environment.
+            assert fetching or {"name": "EXAMPLE", "value": "1000000"} in container["env"], name
+            assert container["resources"]["limits"]["memory"] in {"32Mi", "200Mi", "256Mi", "2Gi", "4Gi"}, name
+
+
+def test_people_s_servers_take_what_an_operator_says_of_pods() -> None:
+    def servers(*arguments: str | Path) -> Any:
+        return Cluster.model_validate(yaml.safe_load(settings_in(objects(*arguments))["data"]["cluster.yaml"])).servers
+
+    told, plain = servers("--values", VALUES / "everything.yaml"), servers()
+
+    assert (told.pod_labels, told.pod_annotations) == (
+        {"example.org/label": "1000000"},
+        {"example.org/annotation": "true"},
+    )
+    assert (told.priority_class, plain.priority_class) == ("people", "platform-astrocloud-server")
+    assert (plain.pod_labels, plain.pod_annotations) == ({}, {})
 
 
 def test_what_mounts_the_tree_takes_what_other_pods_take() -> None:
@@ -93,7 +111,9 @@ def test_only_hooks_after_the_installation_have_the_platform_s_priority() -> Non
     """The class is made with the release: what runs before would be refused."""
     made = pods(objects())
 
-    assert "priorityClassName" not in made["Job/astrocloud-secrets"]
+    for hook in ("Job/astrocloud-secrets", "Job/astrocloud-fetch", "DaemonSet/astrocloud-fetch"):
+        assert "priorityClassName" not in made[hook]
+    assert made["DaemonSet/astrocloud-prepuller"]["priorityClassName"] == "platform-astrocloud-filler"
     assert made["Pod/astrocloud-canary"]["priorityClassName"] == "platform-astrocloud-platform"
 
 
@@ -128,6 +148,82 @@ def test_nodes_without_the_tree_are_refused(who: str) -> None:
 
 
 # What is written
+
+READ_OTHERWISE = ["n", "12", "1e3", "null"]
+"""Names that somebody may give, which YAML without quotes reads as a truth value, numbers or nothing."""
+
+
+def shape(node: Any) -> Any:
+    """Return `node` with the type of each value in its place."""
+    if isinstance(node, dict):
+        return {key: shape(value) for key, value in node.items()}
+    return [shape(each) for each in node] if isinstance(node, list) else type(node).__name__
+
+
+def shapes(made: list[dict[str, Any]]) -> list[Any]:
+    """Return the shapes of what was rendered, and of the settings that the platform's parts read from it."""
+    cluster = yaml.safe_load(settings_in(made)["data"]["cluster.yaml"])
+    Cluster.model_validate(cluster)
+    return [*map(shape, made), shape(cluster)]
+
+
+def called(word: str, given: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+    """Return values in which every text is `word` that may be any text, as `schema` has it."""
+    if "$ref" in schema:
+        return called(word, given, definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in schema and given is not None:
+        return called(word, given, next(each for each in schema["anyOf"] if each.get("type") != "null"), definitions)
+    if isinstance(given, dict):
+        other = schema.get("additionalProperties")
+        known = schema.get("properties", {})
+        return {
+            key: called(word, value, known.get(key, other if isinstance(other, dict) else {}), definitions)
+            for key, value in given.items()
+        }
+    if isinstance(given, list):
+        return [called(word, each, schema.get("items", {}), definitions) for each in given]
+    free = isinstance(given, str) and schema.get("type") == "string" and not {"enum", "const", "format"} & schema.keys()
+    return word if free and re.search(schema.get("pattern", ""), word) else given
+
+
+@pytest.mark.parametrize("file", ["everything.yaml", "glusterfs.yaml"])
+@pytest.mark.parametrize("word", READ_OTHERWISE)
+def test_a_namespace_and_a_release_may_have_any_name(file: str, word: str) -> None:
+    plain = objects("--values", VALUES / file)
+
+    made = objects("--values", VALUES / file, release=word, namespace=word)
+
+    assert shapes(made) == shapes(plain)
+    namespaces = [each["metadata"].get("namespace") for each in made]
+    renamed = {
+        None: None,
+        "platform": word,
+        "platform-storage": f"{word}-storage",
+        "kube-node-lease": "kube-node-lease",
+    }
+    assert namespaces == [renamed[each["metadata"].get("namespace")] for each in plain]
+    subjects = [subject["namespace"] for each in made for subject in each.get("subjects", [])]
+    assert set(subjects) == {word}
+    (settings,) = [yaml.safe_load(settings_in(made)["data"]["cluster.yaml"])]
+    assert (settings["release"], settings["namespace"]) == (word, word)
+
+
+@pytest.mark.parametrize("file", ["values.yaml", "everything.yaml", "glusterfs.yaml", "production.yaml"])
+@pytest.mark.parametrize("word", READ_OTHERWISE)
+def test_a_value_that_is_a_text_stays_one(file: str, word: str, tmp_path: Path) -> None:
+    """Every one that the schema lets be any text; of the chart's own values those that are empty, too."""
+    schema = values_schema.schema()
+    values = yaml.safe_load((CHART / file if file == "values.yaml" else VALUES / file).read_text(encoding="utf-8"))
+    values.pop("config", None)
+
+    def made(text: str) -> list[dict[str, Any]]:
+        renamed = tmp_path / f"{text}.yaml"
+        texts = called(text, values, schema, schema["$defs"])
+        renamed.write_text(json.dumps(texts, default=str, ensure_ascii=False), encoding="utf-8")
+        assert renamed.read_text(encoding="utf-8").count(text) > 10
+        return objects("--values", renamed)
+
+    assert shapes(made(word)) == shapes(made("word"))
 
 
 def test_a_large_number_is_written_whole() -> None:
@@ -185,54 +281,3 @@ def test_a_part_without_an_account_of_its_own_has_the_namespace_s() -> None:
     for part in (*SERVICES, "proxy"):
         assert "serviceAccountName" not in found[f"Deployment/astrocloud-{part}"]
     assert "serviceAccountName" not in found["StatefulSet/astrocloud-database"]
-
-
-# Rights
-
-REVIEWED = yaml.safe_load((VALUES.parent / "rights.yaml").read_text(encoding="utf-8"))
-BY_VALUES = yaml.safe_load((VALUES.parent / "rights_by_values.yaml").read_text(encoding="utf-8"))
-
-Right = tuple[str, str, str, str, str, str]
-
-
-def single(holder: str, where: str, rule: dict[str, Any]) -> set[Right]:
-    """Return the rights of one rule, each alone: who, where, the group, the kind, the name if one is said, the verb."""
-    combined = itertools.product(rule["groups"], rule["resources"], rule.get("names", [""]), rule["verbs"])
-    return {(holder, where, group, resource, name, verb) for group, resource, name, verb in combined}
-
-
-def rendered_rights(*arguments: str) -> set[Right]:
-    return set().union(
-        *(
-            single(
-                role["metadata"]["labels"]["app.kubernetes.io/component"],
-                scope(role),
-                {
-                    "groups": rule["apiGroups"],
-                    "resources": rule["resources"],
-                    "names": rule.get("resourceNames", [""]),
-                    "verbs": rule["verbs"],
-                },
-            )
-            for role in objects(*arguments)
-            if role["kind"] in {"Role", "ClusterRole"}
-            for rule in role["rules"]
-        )
-    )
-
-
-@pytest.mark.parametrize("case", BY_VALUES, ids=lambda case: case["values"][0])
-def test_values_change_no_right_but_those_that_were_reviewed(case: dict[str, Any]) -> None:
-    default = set().union(
-        *(single(right["holder"], right["scope"], rule) for right in REVIEWED for rule in right["rules"])
-    )
-    listed = {
-        change: set().union(*(single(right["holder"], right["scope"], right) for right in case.get(change, [])))
-        for change in ("added", "dropped")
-    }
-
-    found = rendered_rights(*(part for value in case["values"] for part in ("--set", value)))
-
-    assert listed["dropped"] <= default
-    assert found - default == listed["added"]
-    assert default - found == listed["dropped"]

@@ -10,23 +10,17 @@ import yaml
 from astrocloud.config import Config
 from astrocloud.core.cluster import Cluster
 from astrocloud.environments import offered
-from tests.kube.cluster.programs import CHART_PROGRAMS, build
 from tests.kube.ground import Cluster as Ground
 from tests.kube.installation import installed
-from tests.kube.test_chart import CHART, helm, objects, settings_in
+from tests.kube.rendering import CHART, VALUES, helm, objects, settings_in
 from tests.kube.working import working
 
 pytestmark = pytest.mark.timeout(1800)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> None:
-    build(CHART_PROGRAMS, say=print)
-
-
 @pytest.mark.chart
 def test_an_operator_s_own_environments_arrive_on_the_menu_and_at_the_hub() -> None:
-    settings = settings_in(objects("--values", Path(__file__).parent / "values/everything.yaml"))["data"]
+    settings = settings_in(objects("--values", VALUES / "everything.yaml"))["data"]
     cluster = Cluster.model_validate(yaml.safe_load(settings["cluster.yaml"]))
     menu = offered(Config(), cluster)
 

@@ -11,19 +11,11 @@ import pytest
 
 from tests.kube.cluster import images
 from tests.kube.cluster.machines import wait_until
-from tests.kube.cluster.programs import CHART_PROGRAMS, build
 from tests.kube.ground import Cluster
 from tests.kube.installation import Installation, named
-from tests.kube.test_chart import VALUES, objects, templates
+from tests.kube.rendering import objects, templates
 
 pytestmark = pytest.mark.timeout(1800)
-
-
-@pytest.fixture(params=VALUES, ids=lambda path: path.stem)
-def values(request: pytest.FixtureRequest) -> Path:
-    build(CHART_PROGRAMS, say=print)
-    path: Path = request.param
-    return path
 
 
 def hooks(made: list[dict[str, Any]], event: str) -> dict[str, int]:
@@ -58,8 +50,6 @@ def test_an_upgrade_waits_for_the_images_of_the_menu(values: Path) -> None:
 
 @pytest.mark.chart
 def test_an_upgrade_waits_for_images_no_longer_than_it_is_told() -> None:
-    build(CHART_PROGRAMS, say=print)
-
     def waits(*arguments: str) -> list[str]:
         jobs = [each for each in objects(*arguments) if each["metadata"]["name"] == "astrocloud-fetch"]
         return [each["spec"]["template"]["spec"]["containers"][0]["args"][-1] for each in jobs if each["kind"] == "Job"]

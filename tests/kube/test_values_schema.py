@@ -83,6 +83,19 @@ def test_the_chart_makes_every_secret_that_the_platform_reads(repository: Path) 
     assert read <= set(listed)
 
 
+def test_whatever_makes_pods_takes_what_every_operator_asks_for() -> None:
+    """Where they run, what they are called by, and how much they matter."""
+    blocks = {
+        name: block["properties"].keys()
+        for name, block in values_schema.schema()["$defs"].items()
+        if "tolerations" in block.get("properties", {})
+    }
+    everywhere = {"nodeSelector", "tolerations", "podAnnotations", "podLabels", "priorityClassName"}
+
+    assert {"Hub", "Proxy", "VospaceWorkload", "GlusterfsTree", "Prepuller", "Job", "ServerPods"} <= blocks.keys()
+    assert {name: everywhere - known for name, known in blocks.items() if everywhere - known} == {}
+
+
 def test_the_schema_is_json_schema() -> None:
     schema = json.loads(values_schema.text())
 

@@ -1,4 +1,5 @@
-{{- /* Names. */}}
+{{- /* Names. Whatever an operator calls something is quoted where it is all that is written: YAML reads `n` as no, `12` as a
+     number, and `1e3` as one, too. */}}
 {{- define "astrocloud.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -39,8 +40,8 @@
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ include "astrocloud.accountName" $ }}
-  namespace: {{ $.root.Release.Namespace }}
+  name: {{ include "astrocloud.accountName" $ | quote }}
+  namespace: {{ $.root.Release.Namespace | quote }}
   labels:
     {{- include "astrocloud.labels" $ | nindent 4 }}
   {{- with .annotations }}
@@ -128,8 +129,8 @@ automountServiceAccountToken: false
 
 {{- /* Labels of one part: dict "root" "part". */}}
 {{- define "astrocloud.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
@@ -236,7 +237,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- if .values.priorityClassName }}
-priorityClassName: {{ .values.priorityClassName }}
+priorityClassName: {{ .values.priorityClassName | quote }}
 {{- else if and .root.Values.priorityClasses.create (not (has .part (list "secrets" "waiting"))) }}
 {{- /* Jobs before an installation or an upgrade run before there is such a class. */}}
 priorityClassName: {{ include "astrocloud.clusterName" .root }}-platform
@@ -381,19 +382,19 @@ securityContext:
     defaultMode: 0440
     sources:
       - secret:
-          name: {{ $secret }}
+          name: {{ $secret | quote }}
           items:
             {{- range sortAlpha $read }}
-            - {key: {{ . }}, path: {{ . }}}
+            - {key: {{ . | quote }}, path: {{ . | quote }}}
             {{- end }}
       {{- if ne $secret $database }}
       - secret:
-          name: {{ $database }}
+          name: {{ $database | quote }}
           items: [{key: database-password, path: database-password}]
       {{- end }}
       {{- if and (eq .root.Values.database.kind "external") (or .root.Values.database.external.passwordSecret .root.Values.secrets.existingSecret) }}
       - secret:
-          name: {{ $database }}
+          name: {{ $database | quote }}
           # The authority that the server's certificate is checked by, if it is not one that everybody knows.
           items: [{key: database-ca, path: database-ca}]
           optional: true
@@ -434,6 +435,6 @@ podSelector:
 {{- define "astrocloud.people" -}}
 namespaceSelector:
   matchLabels:
-    astrocloud.org/release: {{ .Release.Name }}
-    astrocloud.org/release-namespace: {{ .Release.Namespace }}
+    astrocloud.org/release: {{ .Release.Name | quote }}
+    astrocloud.org/release-namespace: {{ .Release.Namespace | quote }}
 {{- end -}}

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import pytest
 from aiohttp import web
+from sqlalchemy import Engine
 
 from astrocloud.config import Config, LocalizedText
 from astrocloud.core.database import open_database, sqlite_url, upgrade_database
@@ -36,6 +37,13 @@ def _empty_database() -> bytes:
         upgrade_database(engine)
         engine.dispose()  # the last connection that closes empties the write-ahead log into the file
         return (Path(folder) / "astrocloud.sqlite").read_bytes()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """A database without content."""
+    (tmp_path / "astrocloud.sqlite").write_bytes(_empty_database())
+    return open_database(sqlite_url(tmp_path))
 
 
 class FakeMenu:

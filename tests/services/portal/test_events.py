@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, update
 
-from astrocloud.core.database import open_database, sqlite_url, upgrade_database
+from astrocloud.core.database import open_database, sqlite_url
 from astrocloud.core.errors import RequestError
 from astrocloud.portal import events as module
 from astrocloud.portal.events import KEPT_S, Events, Trouble
@@ -43,13 +42,6 @@ class Platform:
 
 def silent(node: str) -> Trouble:
     return Trouble(kind="node", subject=node, state="silent", since=SINCE)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    made = open_database(sqlite_url(tmp_path))
-    upgrade_database(made)
-    return made
 
 
 @pytest.fixture

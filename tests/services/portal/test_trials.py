@@ -2,23 +2,13 @@
 
 import asyncio
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pytest
 from sqlalchemy import Engine
 
-from astrocloud.core.database import open_database, sqlite_url, upgrade_database
 from astrocloud.operations.canary import Trial
 from astrocloud.portal.trials import Trials
 
 FOREVER_S = 10**9
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    made = open_database(sqlite_url(tmp_path))
-    upgrade_database(made)
-    return made
 
 
 class Tried:

@@ -104,6 +104,10 @@ class ClusterServers(ClusterBlock):
     """Labels that their nodes have."""
     tolerations: list[dict[str, Any]] = []
     """Taints that they bear."""
+    pod_annotations: dict[str, str] = {}
+    """Annotations of their pods, besides the platform's own."""
+    pod_labels: dict[str, str] = {}
+    """Labels of their pods, besides the platform's own."""
     image_pull_secrets: list[dict[str, str]] = []
     """Sign-ins to registries, by their names in the platform's namespace."""
     priority_class: str = ""

@@ -23,10 +23,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from astrocloud.core.database import metadata
 from astrocloud.core.errors import PlatformError
+from astrocloud.portal.turns import take_turn, turn_column
 from astrocloud.portal.views import NOT_WELL
 
 Kind = Literal["part", "node"]
@@ -58,12 +59,7 @@ events = Table(
     Index("ix_portal_events_ended_at", "ended_at"),
 )
 
-looks = Table(
-    "portal_looks",
-    metadata,
-    # The number of the interval since 1970: of several processes only one can insert it.
-    Column("turn", BigInteger, primary_key=True, autoincrement=False),
-)
+looks = Table("portal_looks", metadata, turn_column())
 
 _log = structlog.get_logger()
 
@@ -134,7 +130,7 @@ class Events:
             turn = int(time.time()) // LOOK_EVERY_S + 1
             await asyncio.sleep(turn * LOOK_EVERY_S - time.time())
             try:
-                if await asyncio.to_thread(self._take, turn):
+                if await asyncio.to_thread(take_turn, self._engine, looks, turn):
                     await self.look()
             except (SQLAlchemyError, OSError) as err:
                 # Without the database nothing can be kept; that it was away is in the log.
@@ -174,15 +170,6 @@ class Events:
             for row in rows
             if row.kind in KINDS
         ]
-
-    def _take(self, turn: int) -> bool:
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(looks).values(turn=turn))
-                connection.execute(delete(looks).where(looks.c.turn < turn))
-        except IntegrityError:  # another process has it
-            return False
-        return True
 
     def _keep(self, troubles: Sequence[Trouble], known: set[Kind]) -> None:
         """Keep that `troubles` are all there are now, of the kinds that are `known`."""

@@ -9,11 +9,11 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy import BigInteger, Column, Engine, String, Table, Text, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import BigInteger, Column, Engine, String, Table, Text, select, update
 
 from astrocloud.core.database import metadata
 from astrocloud.operations.canary import Trial
+from astrocloud.portal.turns import take_turn, turn_column
 
 _KEPT: Final = 200
 """How many trials are remembered."""
@@ -21,8 +21,7 @@ _KEPT: Final = 200
 trials = Table(
     "portal_trials",
     metadata,
-    # The number of the interval since 1970: of several processes only one can insert it.
-    Column("turn", BigInteger, primary_key=True, autoincrement=False),
+    turn_column(),
     # Seconds since 1970; empty while it runs.
     Column("ended_at", BigInteger, nullable=True),
     Column("failed", String(32), nullable=True),
@@ -99,13 +98,7 @@ class Trials:
         return Trial(at=ended, seconds=json.loads(row.seconds), failed=row.failed, reason=row.reason)
 
     def _take(self, turn: int) -> bool:
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(trials).values(turn=turn, reason="", seconds="{}"))
-                connection.execute(delete(trials).where(trials.c.turn < turn - _KEPT))
-        except IntegrityError:  # another process has it, or this one before it started anew
-            return False
-        return True
+        return take_turn(self._engine, trials, turn, kept=_KEPT, reason="", seconds="{}")
 
     def _keep(self, turn: int, trial: Trial) -> None:
         document = trial.document()

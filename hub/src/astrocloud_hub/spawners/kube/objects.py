@@ -276,7 +276,9 @@ def pod(ground: Ground, plan: ServerPlan) -> Json:
         "metadata": {
             "name": plan.pod,
             "namespace": ground.namespace(plan.person.username),
+            # The operator's own first: what the platform tells servers by is never another's.
             "labels": {
+                **servers.pod_labels,
                 **ground.pod_labels,
                 f"{LABEL}/user": plan.person.username,
                 f"{LABEL}/server": server_label(plan.server),
@@ -284,6 +286,7 @@ def pod(ground: Ground, plan: ServerPlan) -> Json:
                 f"{LABEL}/size": plan.size,
             },
             "annotations": {
+                **servers.pod_annotations,
                 f"{LABEL}/server-name": plan.server,
                 # Seen by the server as /etc/passwd and /etc/group: a user id without a name makes programs fail.
                 f"{LABEL}/passwd": passwd,
