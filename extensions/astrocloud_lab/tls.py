@@ -66,10 +66,12 @@ def answer_at_once(server: TCPServer) -> None:
     Tornado reads it again for each connection, and for the first one all authorities
     that the machine knows, a tenth of a second, to check whom a server never calls.
     """
-    from tornado import iostream, netutil, tcpserver
+    import tornado.tcpserver as tcpserver  # noqa: PLR0402 - mypy does not know it as an attribute
+    from tornado.iostream import SSLIOStream
+    from tornado.netutil import ssl_options_to_context
 
     if server.ssl_options is None:
         return
-    context = netutil.ssl_options_to_context(server.ssl_options, server_side=True)
+    context = ssl_options_to_context(server.ssl_options, server_side=True)
     server.ssl_options = context
-    tcpserver.SSLIOStream = functools.partial(iostream.SSLIOStream, ssl_options=context)  # type: ignore[misc,assignment]
+    tcpserver.SSLIOStream = functools.partial(SSLIOStream, ssl_options=context)
