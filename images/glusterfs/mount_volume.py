@@ -91,7 +91,9 @@ class Look:
         self._thread.join(LOOK_EVERY_S / 2)
         if self._thread.is_alive():
             waited = time.monotonic() - self._began
-            return f"the volume has not answered for {waited:.0f} s" if waited > STALLED_AFTER_S else self._state.reason
+            # One text for as long as it lasts: the log has a line for each other one.
+            stalled = f"the volume has not answered for {STALLED_AFTER_S:.0f} s or more"
+            return stalled if waited > STALLED_AFTER_S else self._state.reason
         self._thread = None
         return self._error or ""
 
@@ -221,7 +223,8 @@ def serve(state: State, port: int) -> None:
 
 def client_command(options: argparse.Namespace) -> list[str]:
     """Return the command line of the client, without the target."""
-    servers = [f"--volfile-server={server}" for server in options.server]
+    # Brackets around an address are for addresses with a port: the client takes them for part of a name.
+    servers = [f"--volfile-server={server.strip('[]')}" for server in options.server]
     family = ["--xlator-option=transport.address-family=inet6"] if options.ipv6 else []
     return [
         "glusterfs",

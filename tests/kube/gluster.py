@@ -1,14 +1,14 @@
-"""A GlusterFS volume with three replicas on three machines of their own, for the tests."""
+"""A GlusterFS volume with three replicas on three machines of their own, for the tests: by IPv4, or by IPv6 alone."""
 
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.kube.cluster.layout import REPOSITORY, Host
+from tests.kube.cluster.layout import NODES, PREFIX_LENGTH_6, REPOSITORY, Host
 from tests.kube.cluster.machines import (
     ClusterError,
     daemon,
@@ -21,6 +21,10 @@ from tests.kube.cluster.machines import (
 )
 
 SERVERS: Final = tuple(Host(name=f"brick{number}", address=f"10.89.0.{20 + number}") for number in (1, 2, 3))
+NETWORK_6: Final = "fd00:89::"
+"""Addresses that only these tests have, and nobody routes."""
+SERVERS_6: Final = tuple(Host(name=f"brick{number}-6", address=f"{NETWORK_6}{20 + number}") for number in (1, 2, 3))
+"""Machines without any IPv4 address."""
 _BRICKS: Final = "/var/lib/bricks"
 
 
@@ -34,18 +38,19 @@ def need_packages() -> None:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume, each file of it on every one of `SERVERS`."""
+    """A volume, each file of it on every one of its servers."""
 
     name: str
+    servers: tuple[Host, ...] = SERVERS
 
     @property
     def addresses(self) -> list[str]:
         """Where it is served."""
-        return [server.address for server in SERVERS]
+        return [server.address for server in self.servers]
 
     def command(self, *arguments: str) -> str:
         """Return what ``gluster`` prints on the first server that is on."""
-        return run(*inside(SERVERS[0], "gluster", "--mode=script", *arguments))
+        return run(*inside(self.servers[0], "gluster", "--mode=script", *arguments))
 
     def brick(self, server: Host) -> Path:
         """Return where a server's own copy is, as this machine sees it."""
@@ -67,13 +72,13 @@ class Volume:
         self._signal("-CONT")
 
     def _signal(self, name: str) -> None:
-        for server in SERVERS:
+        for server in self.servers:
             run(*inside(server, "kill", name, self._brick_process(server)))
 
     def start_bricks(self) -> None:
         """Start the bricks that do not run; they are healed from then on."""
         self.command("volume", "start", self.name, "force")
-        wait_until("all bricks", lambda: all(map(self._brick_process, SERVERS)), within_s=30)
+        wait_until("all bricks", lambda: all(map(self._brick_process, self.servers)), within_s=30)
 
     def _brick_process(self, server: Host) -> str:
         found = subprocess.run(
@@ -88,7 +93,7 @@ class Volume:
         """Return how much is still to be copied to a brick that was away; `None` while one does not answer."""
         with suppress(ClusterError):
             told = re.findall(r"Number of entries: (\S+)", self.command("volume", "heal", self.name, "info"))
-            if len(told) == len(SERVERS) and all(number.isdigit() for number in told):
+            if len(told) == len(self.servers) and all(number.isdigit() for number in told):
                 return sum(map(int, told))
         return None
 
@@ -121,30 +126,66 @@ class Volume:
 
 
 @contextmanager
-def volume(name: str) -> Iterator[Volume]:
-    """Serve a new volume; its servers and their bytes go with it."""
+def volume(name: str, *, ipv6: bool = False) -> Iterator[Volume]:
+    """Serve a new volume; its servers and their bytes go with it.
+
+    With `ipv6` its servers have no other addresses, and the cluster's nodes have such ones, too, for as long.
+    """
     need_packages()
-    made = Volume(name)
-    try:
-        for server in SERVERS:
+    made = Volume(name, SERVERS_6 if ipv6 else SERVERS)
+    with ExitStack() as stack:
+        if ipv6:
+            stack.enter_context(nodes_with_ipv6())
+        for server in made.servers:
+            stack.callback(_remove, server)
             power_on(server)
-            run(*inside(server, "mkdir", "-p", "/var/lib/glusterd", "/var/log/glusterfs", "/run/gluster", _BRICKS))
-            daemon(server, "glusterd", "/usr/sbin/glusterd", "--no-daemon", "--log-file=-")
-        first, *others = SERVERS
-        wait_until("glusterd", lambda: all(map(_answers, SERVERS)), within_s=60)
-        for server in others:
-            wait_until(f"{server.name} to join", lambda server=server: _joins(first, server), within_s=90)  # type: ignore[misc]
-        wait_until("all to know each other", lambda: _connected(first) == len(others), within_s=30)
-        bricks = [f"{server.address}:{_BRICKS}/{name}" for server in SERVERS]
-        made.command("volume", "create", name, "replica", str(len(bricks)), *bricks, "force")
-        # So that a test need not wait for 42 s until a brick that is gone counts as gone.
-        made.command("volume", "set", name, "network.ping-timeout", "5")
-        made.command("volume", "start", name)
+            _start_glusterd(server, ipv6=ipv6)
+        _create(made)
         yield made
+
+
+@contextmanager
+def nodes_with_ipv6() -> Iterator[None]:
+    """Give the nodes one more address each, in the servers' network."""
+    addresses = {node: f"{NETWORK_6}{node.address.rpartition('.')[2]}/{PREFIX_LENGTH_6}" for node in NODES}
+    try:
+        for node, address in addresses.items():
+            run(*inside(node, "ip", "addr", "replace", address, "dev", "eth0", "nodad"))
+        yield
     finally:
-        for server in SERVERS:
-            power_off(server)
-            run("rm", "-rf", "--one-file-system", str(server.folder))
+        for node, address in addresses.items():
+            # A node that was off meanwhile came back without it.
+            with suppress(ClusterError):
+                run(*inside(node, "ip", "addr", "del", address, "dev", "eth0"))
+
+
+def _start_glusterd(server: Host, *, ipv6: bool) -> None:
+    run(*inside(server, "mkdir", "-p", "/var/lib/glusterd", "/var/log/glusterfs", "/run/gluster", _BRICKS))
+    options = []
+    if ipv6:
+        own = server.folder / "glusterd.vol"
+        usual = Path("/etc/glusterfs/glusterd.vol").read_text()
+        own.write_text(usual.replace("end-volume", "    option transport.address-family inet6\nend-volume"))
+        options = [f"--volfile={own}"]
+    daemon(server, "glusterd", "/usr/sbin/glusterd", "--no-daemon", "--log-file=-", *options)
+
+
+def _create(made: Volume) -> None:
+    first, *others = made.servers
+    wait_until("glusterd", lambda: all(map(_answers, made.servers)), within_s=60)
+    for server in others:
+        wait_until(f"{server.name} to join", lambda server=server: _joins(first, server), within_s=90)  # type: ignore[misc]
+    wait_until("all to know each other", lambda: _connected(first) == len(others), within_s=30)
+    bricks = [f"{server.address}:{_BRICKS}/{made.name}" for server in made.servers]
+    made.command("volume", "create", made.name, "replica", str(len(bricks)), *bricks, "force")
+    # So that a test need not wait for 42 s until a brick that is gone counts as gone.
+    made.command("volume", "set", made.name, "network.ping-timeout", "5")
+    made.command("volume", "start", made.name)
+
+
+def _remove(server: Host) -> None:
+    power_off(server)
+    run("rm", "-rf", "--one-file-system", str(server.folder))
 
 
 def _answers(server: Host) -> bool:

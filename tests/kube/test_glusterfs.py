@@ -1,24 +1,20 @@
 """The file tree on a real GlusterFS volume with three replicas."""
 
-import asyncio
-import itertools
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.kube.cluster.layout import NODES, REPOSITORY, Host
 from tests.kube.cluster.machines import first_process, inside
 from tests.kube.conftest import say
-from tests.kube.gluster import SERVERS, Volume, volume
+from tests.kube.gluster import Volume, volume
 from tests.kube.ground import Cluster
-from tests.kube.installation import Installation, installed, named, until
+from tests.kube.installation import Installation, named, until
+from tests.kube.on_glusterfs import all_mounted, is_ready, keeps_what_was_acknowledged, on_volume, storage_pods
 from tests.kube.working import events_page, two_at_work, working
 
 pytestmark = [
@@ -90,7 +86,7 @@ def test_a_copy_on_one_node_is_left_alone_by_the_sweep_of_another(sky: Volume, t
 
     # A brick may have joined a moment after the first file was written.
     sky.wait_until_healed()
-    for server in SERVERS:
+    for server in sky.servers:
         home = sky.brick(server) / "home/ada"
         assert sorted(path.name for path in home.iterdir()) == ["copied", "d"]
         assert {p.name: p.read_text() for p in (home / "copied").iterdir()} == {n: f"{n}\n" for n in "1234"}
@@ -106,7 +102,7 @@ def test_a_copy_whose_process_died_is_swept_by_another_node(sky: Volume, two_nod
 
     assert swept(there, PLACE) == 2
     sky.wait_until_healed()
-    assert sorted(path.name for path in (sky.brick(SERVERS[2]) / "home/ada").iterdir()) == ["d"]
+    assert sorted(path.name for path in (sky.brick(sky.servers[2]) / "home/ada").iterdir()) == ["d"]
 
 
 # A platform on the volume
@@ -116,53 +112,10 @@ def test_a_copy_whose_process_died_is_swept_by_another_node(sky: Volume, two_nod
 def platform(
     cluster: Cluster, sky: Volume, glusterfs: str, built_images: dict[str, str], astro: str
 ) -> Iterator[Installation]:
-    """A platform whose tree is on the volume, with two people of one group."""
-    small = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
-    tree = {
-        "kind": "glusterfs",
-        "claim": {"size": "1Gi"},
-        "glusterfs": {
-            "image": named(glusterfs),
-            # The first does not answer: the next ones are asked.
-            "servers": [UNUSED, *sky.addresses],
-            "volume": sky.name,
-            "port": free_port(),
-            "resources": small,
-        },
-    }
-    servers = {"namespacePrefix": "gluster-", "reserve": {"memory": 0.1, "cpus": 0.05}}
-    with installed(
-        cluster,
-        built_images | {"astro": astro},
-        storage={"tree": tree},
-        servers=servers,
-        priorityClasses={"create": False},
-    ) as running:
-        for name in ("cara", "dan"):
-            running.add(name, groups=("survey",))
+    # The first does not answer: the next ones are asked.
+    tree = {"image": named(glusterfs), "servers": [UNUSED, *sky.addresses], "volume": sky.name}
+    with on_volume(cluster, built_images | {"astro": astro}, tree, people="gluster-") as running:
         yield running
-    # Uninstalling leaves it, as it does people's files.
-    cluster.kubectl("delete", "pv", "--wait=false", f"{running.namespace}-{running.name}-tree")
-
-
-def free_port() -> int:
-    """Return a port that the nodes, which are this machine's namespaces, hardly have."""
-    return 20000 + secrets.randbelow(9000)
-
-
-def storage_pods(platform: Installation) -> dict[str, dict[str, Any]]:
-    """Return node -> the pod that mounts the volume there."""
-    namespace = f"{platform.namespace}-storage"
-    return {pod["spec"]["nodeName"]: pod for pod in platform.kube.get("pods", "-n", namespace)["items"]}
-
-
-def is_ready(pod: dict[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
-
-
-async def all_mounted(platform: Installation) -> bool:
-    pods = storage_pods(platform)
-    return len(pods) == len(NODES) and all(map(is_ready, pods.values()))
 
 
 def mounts_of(node: Host, platform: Installation) -> int:
@@ -172,65 +125,8 @@ def mounts_of(node: Host, platform: Installation) -> int:
     return sum(line.split()[4] == target for line in lines)
 
 
-APPEND = """
-import os, time
-file = open({path!r}, "ab", buffering=0)
-until = time.monotonic() + {seconds}
-number = 0
-while time.monotonic() < until:
-    file.write(b"%08d\\n" % number)
-    os.fsync(file.fileno())
-    number += 1
-    time.sleep(0.02)
-print(number)
-"""
-"""Writes lines that are on the disk before the next one begins, and prints how many."""
-
-
-async def put_until(session: aiohttp.ClientSession, files: str, done: asyncio.Event) -> dict[str, bytes]:
-    """Send files one after the other; return those that were acknowledged."""
-    kept: dict[str, bytes] = {}
-    for number in itertools.count():
-        if done.is_set():
-            return kept
-        name, data = f"sent-{number}", secrets.token_bytes(1000)
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with session.put(f"{files}/{name}", data=data) as answer:
-                if answer.status in {200, 201}:
-                    kept[name] = data
-    raise AssertionError
-
-
 async def test_a_killed_brick_loses_nothing_that_was_acknowledged(platform: Installation, sky: Volume) -> None:
-    await until("the mounts", lambda: all_mounted(platform))
-    headers = {"Authorization": f"Bearer {platform.token('cara')}"}
-    files = f"{platform.url}/services/vospace/files/home/cara"
-    async with working(platform, "cara") as cara, aiohttp.ClientSession(headers=headers) as session:
-        code = APPEND.format(path="/home/cara/appended", seconds=25)
-        appending = asyncio.create_task(cara.run(code, within_s=120))
-        done = asyncio.Event()
-        sending = asyncio.create_task(put_until(session, files, done))
-        await until("the first file", lambda: exists(session, f"{files}/sent-3"))
-        await asyncio.to_thread(sky.kill_brick, SERVERS[1])
-        lines = int(await appending)
-        done.set()
-        kept = await sending
-        say(f"while a brick was away: {lines} lines from a notebook, {len(kept)} files by VOSpace were acknowledged")
-        assert lines > 10
-        assert len(kept) > 10
-
-    await asyncio.to_thread(sky.start_bricks)
-    await asyncio.to_thread(sky.wait_until_healed)
-    for server in SERVERS:
-        home = sky.brick(server) / "astrocloud/home/cara"
-        assert (home / "appended").read_bytes() == b"".join(b"%08d\n" % n for n in range(lines)), server.name
-        assert {name: (home / name).read_bytes() for name in kept} == kept, server.name
-        assert (home.stat().st_mode & 0o7777) == 0o700
-
-
-async def exists(session: aiohttp.ClientSession, url: str) -> bool:
-    async with session.get(url) as answer:
-        return answer.status == 200
+    await keeps_what_was_acknowledged(platform, sky)
 
 
 async def test_people_of_a_group_share_its_folder_from_two_nodes(platform: Installation) -> None:

@@ -19,6 +19,7 @@ replaces with its own."""
 BRIDGE: Final = "astro-br0"
 BRIDGE_ADDRESS: Final = "10.89.0.1"
 PREFIX_LENGTH: Final = 24
+PREFIX_LENGTH_6: Final = 64
 PODS: Final = "10.90.0.0/16"
 SERVICES: Final = "10.96.0.0/16"
 API_SERVICE: Final = "10.96.0.1"
@@ -37,7 +38,7 @@ class Host:
     name
         Its host name, and the node's name.
     address
-        Its address on the bridge.
+        Its address on the bridge, its only one: of IPv4, or of IPv6 for a machine that has nothing to do with pods.
     pods
         The subnet of its pods; empty for the control plane, which runs none.
     region, zone

@@ -21,6 +21,7 @@ from tests.kube.cluster.layout import (
     HOSTS,
     NODES,
     PREFIX_LENGTH,
+    PREFIX_LENGTH_6,
     SERVICES,
     Host,
 )
@@ -241,13 +242,21 @@ def _own_network(host: Host) -> None:
         f"link set {host.interface} master {BRIDGE} up",
     ]
     run("ip", "-batch", "-", given="\n".join(outside))
-    routes = [f"route add {node.pods} via {node.address}" for node in NODES if node != host]
-    # A node's own service traffic is redirected after routing, so it needs some route; other machines go by a node.
-    routes.append(f"route add {SERVICES} via {BRIDGE_ADDRESS if host.pods else NODES[0].address}")
-    within = ["link set lo up", "link set eth0 up", f"addr add {host.address}/{PREFIX_LENGTH} dev eth0", *routes]
+    within = ["link set lo up", "link set eth0 up", *_addresses(host)]
     run(*inside(host, "ip", "-batch", "-"), given="\n".join(within))
     if host.pods:
         run(*inside(host, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"))
+
+
+def _addresses(host: Host) -> list[str]:
+    """Return what ``ip`` is told for a machine's address and its ways to pods and services."""
+    if ":" in host.address:
+        # Nobody else has the address: no wait until that is known.
+        return [f"addr add {host.address}/{PREFIX_LENGTH_6} dev eth0 nodad"]
+    routes = [f"route add {node.pods} via {node.address}" for node in NODES if node != host]
+    # A node's own service traffic is redirected after routing, so it needs some route; other machines go by a node.
+    routes.append(f"route add {SERVICES} via {BRIDGE_ADDRESS if host.pods else NODES[0].address}")
+    return [f"addr add {host.address}/{PREFIX_LENGTH} dev eth0", *routes]
 
 
 def bridge_up() -> None:
