@@ -154,10 +154,10 @@ def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     tested = f"{cluster.image.rpartition(':')[0]}@{images.digest_of(cluster.image)}"
     root = tmp_path_factory.mktemp("platform")
     (root / "layer").write_bytes(secrets.token_bytes(1000))
-    fresh = images.with_layer(images.PYTHON_IMAGE, f"{cluster.registry}/astrocloud/fresh:1", root / "layer")
+    unfetched = images.with_layer(images.PYTHON_IMAGE, f"{cluster.registry}/astrocloud/unfetched:1", root / "layer")
     with file_tree(cluster, namespace) as tree:
         missing = f"{cluster.registry}/astrocloud/nowhere:1"
-        offered = {"stub": tested, "void": missing, "fresh": fresh}
+        offered = {"stub": tested, "void": missing, "unfetched": unfetched}
         found = PodPlatform(root / "data", cluster=cluster, namespace=namespace, tree=tree, images=offered)
         found.services.add("ada", 200001, groups=[{"name": "survey", "gid": 400001}])
         found.services.add("ben", 200002)

@@ -203,7 +203,7 @@ def test_fetching_an_image_is_told_while_it_goes_on(platform: PodPlatform) -> No
     told = []
     with ExitStack() as registry:
         registry.enter_context(machines.frozen(CONTROL, "registry"))
-        platform.api("POST", "/users/ben/server", body={"user_options": {"environment": "fresh"}})
+        platform.api("POST", "/users/ben/server", body={"user_options": {"environment": "unfetched"}})
         with urllib.request.urlopen(asked, timeout=60) as lines:
             for line in lines:
                 if not line.startswith(b"data: "):
