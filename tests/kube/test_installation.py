@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.kube.installation import CHART, Installation, until
+from tests.kube.rendering import READS
 from tests.kube.test_platform import both
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(1800)]
@@ -30,8 +31,9 @@ def test_every_listed_key_is_made(installation: Installation) -> None:
 
     made = installation.keys()
 
-    certified = {f"database-{kind}" for kind in ("ca", "certificate", "key")}
-    assert made.keys() == {line for line in listed if line and not line.startswith("#")} | certified
+    certified = {f"{part}-{kind}" for part in ("database", "proxy", *READS) for kind in ("certificate", "key")}
+    authorities = {"database-ca", "platform-ca", "platform-ca-key", "servers-ca", "servers-ca-key"}
+    assert made.keys() == {line for line in listed if line and not line.startswith("#")} | certified | authorities
     assert len(set(made.values())) == len(made)
 
 
