@@ -52,6 +52,9 @@ def up() -> None:
     names = [f"node/{host.name}" for host in NODES]
     machines.wait_until("the nodes to register", lambda: _registered(names), within_s=60)
     control.kubectl("wait", "--for=condition=Ready", "--timeout=60s", *names)
+    for host in NODES:
+        # A node without it starts no pod while the registry is away.
+        node.fetch_pause(host)
 
 
 def _registered(names: list[str]) -> bool:

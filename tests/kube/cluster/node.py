@@ -69,6 +69,12 @@ def containers(node: Host, *arguments: str) -> str:
     return run(*inside(node, program("ctr"), "--namespace", "k8s.io", *arguments))
 
 
+def fetch_pause(node: Host) -> None:
+    """Have a node hold the sandbox's image, as nodes of distributions do; nothing when it does."""
+    if PAUSE_IMAGE not in containers(node, "images", "list", "--quiet").split():
+        containers(node, "images", "pull", "--plain-http", PAUSE_IMAGE)
+
+
 def _pod_network(node: Host) -> dict[str, Any]:
     return {
         "cniVersion": "1.0.0",
