@@ -10,6 +10,7 @@ from typing import Any, cast
 import kubespawner.spawner
 import pytest
 
+from astrocloud_hub.spawners.kube import spawner as spawning
 from astrocloud_hub.spawners.kube.fleet import Fleet
 from astrocloud_hub.spawners.kube.models import CONTAINER, LABEL, SERVER_PORT, Quota, server_label
 from astrocloud_hub.spawners.kube.nodes import LEASES, SILENT_S, NodeWatch
@@ -32,11 +33,12 @@ def pod(user: str, *, node: str, address: str) -> dict[str, Any]:
 
 
 class Api:
-    """A cluster on which nothing changes by itself."""
+    """A cluster on which nothing changes but by `changes`."""
 
     def __init__(self, pods: list[dict[str, Any]]) -> None:
         self.pods = pods
         self.deleted: list[str] = []
+        self.changes: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.leases_asked = asyncio.Event()
         self.events_asked = asyncio.Event()
         self.events_told = asyncio.Event()
@@ -54,8 +56,9 @@ class Api:
         return {"items": self.pods, "metadata": {"resourceVersion": "1"}}
 
     async def watch(self, _path: str, **_query: Any) -> AsyncIterator[dict[str, Any]]:
-        await asyncio.Event().wait()
-        yield {}
+        while True:
+            yield await self.changes.get()
+            self.changes.task_done()
 
     async def delete_pod(self, namespace: str, name: str, **_how: Any) -> bool:
         self.deleted.append(f"{namespace}/{name}")
@@ -167,6 +170,51 @@ async def test_an_end_that_two_looks_find_is_noted_once(spawner_of: Any, silent_
 
         assert await asyncio.gather(*(spawner.poll() for _ in range(3))) == [0, 0, 0]
         assert api.deleted == ["astro-ada/default-0a1b2c"]
+    finally:
+        await fleet.stop()
+
+
+async def test_a_late_look_at_a_lost_server_leaves_the_next_one_to_who_starts_it(
+    spawner_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What JupyterHub forgets of a server that ended it forgets while a look at its node may still be under way."""
+    api = Api([pod("ada", node="lost", address="127.9.0.1")])
+    quota = Quota(pods=5, memory_bytes=GIB, cpus=1, largest_memory_bytes=GIB)
+    fleet = Fleet(api=cast("Any", api), cluster=cluster(), quota=quota)
+    ended, _ = spawner_of(fleet, "ada")
+    tried, late = asyncio.Event(), asyncio.Event()
+
+    async def accepts(_host: str, _port: int) -> bool:
+        if not tried.is_set():
+            tried.set()
+            await late.wait()
+        return False
+
+    monkeypatch.setattr(spawning, "accepts", accepts)
+    try:
+        assert await ended.poll() is None
+        async with asyncio.timeout(20):
+            await api.leases_asked.wait()
+        fall_silent(fleet.nodes, "lost")
+        look = asyncio.ensure_future(ended.poll())
+        await tried.wait()
+        assert await ended.poll() == 0
+        ended.clear_state()
+        started = pod("ada", node="well", address="127.9.0.2")
+        started["metadata"] |= {"uid": "another", "name": "default-another", "resourceVersion": "2"}
+        told: list[str] = []
+        fleet.watch.listen(("astro-ada", server_label("")), lambda changed: told.append(changed["metadata"]["name"]))
+        async with asyncio.timeout(20):
+            api.changes.put_nowait({"type": "DELETED", "object": api.pods[0]})
+            api.changes.put_nowait({"type": "ADDED", "object": started})
+            await api.changes.join()
+
+            late.set()
+            assert await look == 0
+
+            api.changes.put_nowait({"type": "MODIFIED", "object": started})
+            await api.changes.join()
+        assert told == ["default-0a1b2c", "default-another", "default-another"]
     finally:
         await fleet.stop()
 

@@ -115,7 +115,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         """Take what an earlier hub kept; the pod itself is looked for by the first poll."""
         super().load_state(state)
         self.load_common_state(state)
-        self._known = bool(state.get("pod_uid"))
+        self._known, self._over = bool(state.get("pod_uid")), False
         self._uid = state.get("pod_uid", "")
 
     def get_state(self) -> dict[str, Any]:
@@ -131,10 +131,13 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         return state
 
     def clear_state(self) -> None:
-        """Forget the pod that ended; how it ended stays."""
+        """Forget the pod that ended; how it ended stays, and that it did.
+
+        JupyterHub makes another spawner for the next server, whose pod a late look of this one has to leave alone.
+        """
         super().clear_state()
         self._asked = None
-        self._known = self._node_lost = self._over = False
+        self._known = self._node_lost = False
         self._last_seen = None
         self._uid = ""
 
@@ -160,12 +163,13 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             raise HubError("server-storage", nodes=", ".join(fleet.storage.unwell))
         pod = await fleet.create_pod(self._plan(fleet, options, person))
         self._last_seen, self._uid, self._known = pod, pod["metadata"]["uid"], True
+        start = _Start(self, fleet, options)
         try:
-            address = await _Start(self, fleet, options).until_ready()
+            address = await start.until_ready()
         except BaseException as err:
             if isinstance(err, HubError) and err.code == "server-home":
                 maker.forget(person.username)
-            fleet.watch.forget(self._key)
+            fleet.watch.forget(self._key, start.pod_changed)
             await asyncio.shield(self._delete(fleet, grace_s=0))
             raise
         self._parts["accepting"] = time.monotonic()
@@ -298,7 +302,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
 
     async def _note_end(self, fleet: Fleet, pod: Json | None) -> None:
         self._over = True
-        fleet.watch.forget(self._key)
+        fleet.watch.forget(self._key, self._changed)
         end, name = end_of_pod(pod, asked=self._asked, node_lost=self._node_lost), self.pod_name
         if self._asked is None or self._asked[0] != "failed":
             self._last_end = end
@@ -343,6 +347,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             with suppress(TimeoutError):
                 # The node's own part takes a second or two besides.
                 await asyncio.wait_for(ended.wait(), grace_s + 5)
+            fleet.watch.forget(self._key, changed)
         await self._note_end(fleet, self._last_seen)
 
     async def get_url(self) -> str:
@@ -394,14 +399,7 @@ class _Start:
     async def until_ready(self) -> str:
         """Return the server's address. Raises `HubError`."""
         spawner = self._spawner
-
-        def changed(pod: Json) -> None:
-            if pod["metadata"]["uid"] == spawner._uid:
-                spawner._last_seen = pod
-                self._gone = "deletionTimestamp" in pod["metadata"]
-                self._changed.set()
-
-        self._fleet.watch.listen(spawner._key, changed)
+        self._fleet.watch.listen(spawner._key, self.pod_changed)
         spawner._last_seen = self._fleet.watch.pod(spawner.namespace, spawner.pod_name) or spawner._last_seen
         assert spawner._last_seen is not None
         follower = asyncio.get_running_loop().call_later(_EVENTS_AFTER_S, self._follow)
@@ -413,6 +411,13 @@ class _Start:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
+
+    def pod_changed(self, pod: Json) -> None:
+        """Look at the pod again."""
+        if pod["metadata"]["uid"] == self._spawner._uid:
+            self._spawner._last_seen = pod
+            self._gone = "deletionTimestamp" in pod["metadata"]
+            self._changed.set()
 
     def _follow(self) -> None:
         pod = self._spawner._last_seen

@@ -77,9 +77,10 @@ class PodWatch:
         """Have `listener` called with each pod of a server that changes or goes, or should be looked at again."""
         self._listeners[key] = listener
 
-    def forget(self, key: Key) -> None:
-        """Call the server's listener no more."""
-        self._listeners.pop(key, None)
+    def forget(self, key: Key, listener: Callable[[Json], None]) -> None:
+        """Call `listener` no more; whoever has listened to this server since goes on."""
+        if self._listeners.get(key) == listener:
+            del self._listeners[key]
 
     def look_again(self, node: str) -> None:
         """Have those who listen look at their pods on `node` once more: it is known by other ways how it is."""
