@@ -130,6 +130,26 @@ def test_folders_of_any_name_are_gone_into_loaded_again_and_gone_back_to(
         expect(row(page, shown)).to_be_visible(timeout=WITHIN_MS)
 
 
+def test_click_counts_though_the_rows_are_drawn_anew_meanwhile(
+    open_browser: Callable[..., Page], felt: dict[str, Path]
+) -> None:
+    home = felt["fiona"]
+    write(home, "clicked/one.txt")
+    page = enter(open_browser(), "fiona", "?path=/home/fiona/clicked")
+    box = row(page, "one.txt").locator(".fi-label").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.evaluate(
+        """() => new Promise((drawn) => {
+          document.querySelector(".fi-scroller").dispatchEvent(new Event("scroll"));
+          requestAnimationFrame(() => requestAnimationFrame(drawn));
+        })"""
+    )
+    page.mouse.up()
+    expect(page.locator("#fi-preview").get_by_role("heading", name="one.txt")).to_be_visible()
+
+
 def test_open_in_jupyterlab_starts_a_server_and_shows_the_folder(
     open_browser: Callable[..., Page], felt: dict[str, Path]
 ) -> None:

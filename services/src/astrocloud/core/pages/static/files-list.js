@@ -107,7 +107,14 @@ export class FileList {
       wanted.push(row);
     }
     const focused = this.window.contains(document.activeElement);
-    this.window.replaceChildren(...wanted);
+    // A row that stays is not touched: a button that is pressed on it would be let go on nothing.
+    const kept = new Set(wanted);
+    for (const row of [...this.window.children]) if (!kept.has(row)) row.remove();
+    let at = this.window.firstElementChild;
+    for (const row of wanted) {
+      if (row === at) at = at.nextElementSibling;
+      else this.window.insertBefore(row, at);
+    }
     if (focused && !this.window.contains(document.activeElement)) this.grid.focus({ preventScroll: true });
     this.grid.setAttribute("aria-activedescendant", total ? `fi-row-${this.cursor}` : "");
     this.source.need(first, last);
