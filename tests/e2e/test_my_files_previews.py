@@ -270,8 +270,11 @@ def test_preview_of_hostile_files_does_not_freeze_the_page(
         *({"cell_type": "code", "source": "", "outputs": [{"output_type": "display_data", "data": {"text/html": each}}]}
           for each in html),
         *({"cell_type": "markdown", "source": each} for each in prose),
-        {"cell_type": "code", "source": "", "outputs": [{"output_type": "stream", "text": "\x1b[" * many}] * 3},
+        # Signs that no font has.
+        *({"cell_type": "code", "source": "", "outputs": [{"output_type": "stream", "text": each * (many // 4)}] * 3}
+          for each in ("\x1b[", "\u0378[")),
     ]  # fmt: skip
+    write(home, "hostile/log.txt", b"\x1b[" * (many // 2))
     write(home, "hostile/n.ipynb", json.dumps({"cells": cells}).encode())
     begins = "<VOTABLE><TABLE><FIELD name='a' datatype='char'/><DATA><TABLEDATA>"
     inner = ("<!--", "<TR>", "<TR><TD>", "<TR><TD><![CDATA[", "<TR><TD", "<TR ", "<FIELD ", "<FIELD a", "a" * 99 + " ")
@@ -281,8 +284,8 @@ def test_preview_of_hostile_files_does_not_freeze_the_page(
     page = enter(open_browser(), "fiona", "?path=/home/fiona/hostile")
     computed = page.context.new_cdp_session(page)
     computed.send("Performance.enable", {"timeDomain": "threadTicks"})
-    for name in ("n.ipynb", *(f"{kind}{number}.vot" for kind in ("", "h") for number in range(len(inner)))):
-        preview(page, name)
+    for name in ("n.ipynb", "log.txt", *(f"{kind}{number}.vot" for kind in ("", "h") for number in range(len(inner)))):
+        expect(preview(page, name)).not_to_contain_text(said_in("preview-large", size="").split("(")[0])
         spent = {each["name"]: each["value"] for each in computed.send("Performance.getMetrics")["metrics"]}
         assert spent["TaskDuration"] < 20, name
 

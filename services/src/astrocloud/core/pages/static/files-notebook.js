@@ -2,7 +2,7 @@
 // made anew, cell by cell. No script of a notebook can run, because none ever becomes part of the page.
 
 import { count, el, plain, size, t } from "./files-kit.js";
-import { Broken, bytes, without } from "./files-preview.js";
+import { bare, Broken, bytes, without } from "./files-preview.js";
 
 const LARGEST = 32 << 20;
 const CELLS = 400;
@@ -11,13 +11,12 @@ const TEXT = 100_000;           // characters of one text
 const ALL_TEXT = 2_000_000;     // and of all that is shown
 
 const joinedText = (value) => (Array.isArray(value) ? value.join("") : typeof value === "string" ? value : "");
-// Colours of a terminal have no place here.
-const bare = (text) => text.replace(/\x1b\[[0-9;]*[A-Za-z]/g, "");
 
 let room = 0;
 
 /** Return as much of `text` as is shown of one, told where it is cut; a page of many megabytes would stand still. */
-function cutText(text, told = []) {
+function cutText(given, told = []) {
+  const text = bare(given);
   const many = Math.max(0, Math.min(TEXT, room));
   room -= Math.min(many, text.length);
   if (text.length > many) told.push(el("p", { class: "ac-fine" }, t("notebook-cut", { shown: count(many), total: count(text.length) })));
@@ -53,7 +52,7 @@ function cell(given, index) {
 
 function words(text) {
   const told = [];
-  return [el("pre", {}, cutText(bare(text), told)), ...told];
+  return [el("pre", {}, cutText(text, told)), ...told];
 }
 
 /** Return what an error says; programs write its trace as one text or as many. */

@@ -82,7 +82,7 @@ export async function showPreview(entry, { actions = [] } = {}) {
 async function showText(entry, signal) {
   const data = await bytes(entry, 0, TEXT_BYTES, signal);
   if (data.subarray(0, 8192).includes(0)) return [el("p", {}, t("preview-none"))];
-  return [part(data.length, entry.size), el("pre", { tabindex: "0", "aria-label": plain(entry.path) }, new TextDecoder().decode(data))];
+  return [part(data.length, entry.size), el("pre", { tabindex: "0", "aria-label": plain(entry.path) }, bare(new TextDecoder().decode(data)))];
 }
 
 async function showImage(entry) {
@@ -96,6 +96,12 @@ async function showImage(entry) {
   return [image, el("p", { class: "ac-fine" }, `${image.naturalWidth} × ${image.naturalHeight}`)];
 }
 
+/**
+ * Return `text` without a terminal's colours and other signs that nothing is written with: for each that no font has, a
+ * browser looks through all of them, and a page full of these stands still for a minute.
+ */
+export const bare = (text) => text.replace(/\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g, "");
+
 /** Say that only a part is shown, where that is so. */
 export function part(shown, whole) {
   return shown < whole ? el("p", { class: "ac-fine" }, t("preview-part", { shown: size(shown), size: size(whole) })) : "";
@@ -105,7 +111,7 @@ export function part(shown, whole) {
 export function tableOf(columns, rows, label) {
   return el("div", { class: "ac-table-wrap", tabindex: "0", role: "region", "aria-label": label }, el("table", { class: "ac-table" },
     el("thead", {}, el("tr", {}, ...columns.map(({ name, unit }) => el("th", { scope: "col" }, name, unit ? el("small", {}, unit) : "")))),
-    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) => el("td", { title: value.length > 40 ? value : undefined }, value)))))));
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) => el("td", { title: value.length > 40 ? value : undefined }, bare(value))))))));
 }
 
 /** Return `text` without what is between `open` and `close`, which are left out, too; or with it, when it is to be `kept`. */
