@@ -63,9 +63,9 @@ cluster-down: install-dev ## End that cluster and leave nothing of it running
 
 test-chart: install-dev ## Run the tests of the chart that take no cluster
 	@$(BIN)/python -m tests.kube.cluster build helm kubeconform
-	$(BIN)/python -m pytest -m chart tests/kube $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m chart tests/kube $(PYTEST_ARGS)
 
-test-kube: install-dev ## Run the tests on a cluster: that one, or the one that KUBECONFIG names (KUBE_TESTS="(kube or chart) and not slow")
+test-kube: install-dev ## Run the tests on a cluster: that one, or the one that KUBECONFIG names (KUBE_TESTS="kube and not slow")
 	@$(BIN)/python -m tests.kube.cluster build
 	@$(BIN)/python -m pytest -m "$(KUBE_TESTS)" tests/kube $(PYTEST_ARGS) || \
 	  { [ $$? = 1 ] && tools/again $(BIN)/python -m "$(KUBE_TESTS)" tests/kube $(PYTEST_ARGS); }
