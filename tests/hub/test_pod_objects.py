@@ -7,6 +7,9 @@ import base64
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,3 +238,34 @@ def test_a_server_s_name_becomes_a_label_that_no_other_has(name: str, label: str
     found = server_label(name)
 
     assert found == label or (label == "x-" and found.startswith("x-") and len(found) == 18)
+
+
+def test_jupyterhub_s_own_start_finds_its_certificate_in_files(tmp_path: Path) -> None:
+    told = {
+        "ASTROCLOUD_TLS_CERTIFICATE": "a\nb\n",
+        "ASTROCLOUD_TLS_KEY": "-n %s\\n\n",
+        "ASTROCLOUD_TLS_AUTHORITY": "c\n",
+    }
+    show = (
+        sys.executable,
+        "-c",
+        "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))",
+        "--at=two words",
+    )
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", objects.STOCK_TLS, "astrocloud-tls", *show],
+        env={**told, "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    found, arguments = json.loads(done.stdout)
+    folder = Path(found["JUPYTERHUB_SSL_KEYFILE"]).parent
+    try:
+        names = ("JUPYTERHUB_SSL_CERTFILE", "JUPYTERHUB_SSL_KEYFILE", "ASTROCLOUD_AUTHORITY")
+        assert [Path(found[name]).read_text() for name in names] == list(told.values())
+        assert {file.stat().st_mode & 0o777 for file in (folder, *folder.iterdir())} == {0o700, 0o600}
+        # What the server starts, as kernels, inherits no key, and browsers are not asked for certificates.
+        assert not {*told, "JUPYTERHUB_SSL_CLIENT_CA"} & found.keys()
+        assert arguments == ["--at=two words", f"--HubAuth.client_ca={found['ASTROCLOUD_AUTHORITY']}"]
+    finally:
+        shutil.rmtree(folder)

@@ -95,3 +95,27 @@ async def test_a_pod_that_a_list_is_without_is_gone_only_if_it_is() -> None:
         assert gone(told) == {"1", "3"}
     finally:
         await watch.stop()
+
+
+async def test_who_listens_no_more_takes_nobody_else_s_place() -> None:
+    api = Api()
+    watch = PodWatch(api=api, labels={"app": "x"})  # type: ignore[arg-type]
+    first: list[dict[str, Any]] = []
+    second: list[dict[str, Any]] = []
+    watch.listen(KEY, first.append)
+    watch.listen(KEY, second.append)
+    watch.forget(KEY, first.append)
+    api.cached = [pod("one")]
+    await watch.start()
+    try:
+        async with asyncio.timeout(20):
+            await api.watching.wait()
+        watch.forget(KEY, second.append)
+        api.cached = [pod("one", version=6)]
+        await api.list_anew()
+    finally:
+        await watch.stop()
+
+    assert [each["metadata"]["resourceVersion"] for each in watch.pods()] == ["6"]
+    assert first == []
+    assert [each["metadata"]["resourceVersion"] for each in second] == ["5"]

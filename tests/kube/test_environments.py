@@ -97,6 +97,7 @@ async def test_a_server_of_an_image_that_knows_nothing_of_the_platform(
             (container,) = pod["spec"]["containers"]
             assert container["resources"]["limits"]["memory"] == str(2**30)
             assert "jupyterhub-singleuser" in container["command"]
+            assert container["ports"] == [{"name": "https", "containerPort": 8888, "protocol": "TCP"}]
             await cara.run("open('/home/cara/made.txt', 'w').write('by a stock server')")
             status, listed = await cara.person.server_api(cara.base, "GET", "api/contents/home/cara?content=1")
             assert status == 200

@@ -131,13 +131,13 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         return state
 
     def clear_state(self) -> None:
-        """Forget the pod that ended; how it ended stays, and that it did.
+        """Forget the pod that ended, or could not be ended; how it ended stays.
 
         JupyterHub makes another spawner for the next server, whose pod a late look of this one has to leave alone.
         """
         super().clear_state()
         self._asked = None
-        self._known = self._node_lost = False
+        self._known, self._node_lost, self._over = False, False, True
         self._last_seen = None
         self._uid = ""
 
@@ -228,19 +228,20 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
             size=size.id,
             image=environment.image,
             pull_policy=environment.pull_policy,
-            command=(*self._command(environment, home), *self.get_args()),
+            command=(*self._command(environment, home, tls=authority is not None), *self.get_args()),
             variables=variables,
             limits=limits,
             placement=Placement(avoid=fleet.storage.unwell),
             tls=authority is not None,
         )
 
-    def _command(self, environment: ClusterEnvironment, home: str) -> tuple[str, ...]:
+    def _command(self, environment: ClusterEnvironment, home: str, *, tls: bool) -> tuple[str, ...]:
         """Return what starts a server in an environment's image."""
         if not environment.command:
             return tuple(self.command)
+        first = ("/bin/sh", "-c", objects.STOCK_TLS, "astrocloud-tls") if tls else ()
         # As the platform's own start has it: a path in the server is the path in VOSpace, and one begins at home.
-        return (*environment.command, "--ServerApp.root_dir=/", f"--ServerApp.preferred_dir={home}")
+        return (*first, *environment.command, "--ServerApp.root_dir=/", f"--ServerApp.preferred_dir={home}")
 
     # While it runs
 
@@ -342,12 +343,14 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
                         ended.set()
 
             fleet.watch.listen(self._key, changed)
-            grace_s = 0 if now else round(self.stop_grace_s)
-            await self._delete(fleet, grace_s=grace_s)
-            with suppress(TimeoutError):
-                # The node's own part takes a second or two besides.
-                await asyncio.wait_for(ended.wait(), grace_s + 5)
-            fleet.watch.forget(self._key, changed)
+            try:
+                grace_s = 0 if now else round(self.stop_grace_s)
+                await self._delete(fleet, grace_s=grace_s)
+                with suppress(TimeoutError):
+                    # The node's own part takes a second or two besides.
+                    await asyncio.wait_for(ended.wait(), grace_s + 5)
+            finally:
+                fleet.watch.forget(self._key, changed)
         await self._note_end(fleet, self._last_seen)
 
     async def get_url(self) -> str:
