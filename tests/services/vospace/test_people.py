@@ -128,3 +128,21 @@ async def test_home_seen_before_it_has_its_owner_is_looked_at_again(tmp_path: Pa
         assert elsewhere.uid("ada") is None
         os.chown(home, 20001, 20001)
         assert elsewhere.uid("ada") == 20001
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="folders of nobody's are root's")
+def test_folder_that_stays_without_an_owner_is_not_looked_at_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something keeps writing into it, or the storage's clock is ahead."""
+    looks: list[object] = []
+    listed = os.scandir
+    monkeypatch.setattr(people_module, "OWNERLESS_S", 0)
+    monkeypatch.setattr(people_module.os, "scandir", lambda folder: (looks.append(folder), listed(folder))[1])
+    (tmp_path / "home").mkdir()
+    (tmp_path / "project" / "lost").mkdir(parents=True)
+    os.utime(tmp_path / "project" / "lost", (2**32, 2**32))
+    owners = Owners(tmp_path)
+    for _ in range(9):
+        assert owners.uid("ada") is None
+    assert len(looks) == 2

@@ -27,7 +27,7 @@ FOLDERS_CACHE_S: Final = 30
 """How long the owners of home and project folders are remembered, in seconds; new folders are seen at once."""
 
 OWNERLESS_S: Final = 60
-"""How old a folder without an owner is that nobody is giving one any more, in seconds."""
+"""How long a folder without an owner is known that nobody is giving one any more, in seconds."""
 
 
 class People(Protocol):
@@ -108,8 +108,6 @@ class _Folder(NamedTuple):
     inode: int
     uid: int
     gid: int
-    made: float
-    """When, in seconds since 1970, or later: the last change of what it has."""
 
     @property
     def is_owned(self) -> bool:
@@ -141,6 +139,8 @@ class Owners:
     def __init__(self, tree: Path) -> None:
         self._tree = tree
         self._seen = _Seen(0.0)
+        self._ownerless: dict[int, float] = {}
+        """Folders without an owner, by their inodes, and since when they are known, by the monotonic clock."""
         self._lock = threading.Lock()
 
     def names(self, person: Person) -> Names:
@@ -187,17 +187,24 @@ class Owners:
         owners = Counter(users.values())
         users = {name: number for name, number in users.items() if owners[number] == 1}
         # Nothing tells when a folder that was made a moment ago gets its owner: it is looked for again.
-        young = time.time() - OWNERLESS_S
-        waits = any(folder.made > young for folder in (*homes.values(), *projects.values()) if not folder.is_owned)
+        ownerless = {folder.inode for folder in (*homes.values(), *projects.values()) if not folder.is_owned}
+        now = time.monotonic()
+        self._ownerless = {inode: self._ownerless.get(inode, now) for inode in ownerless}
+        waits = any(now - since < OWNERLESS_S for since in self._ownerless.values())
         names = Names(_by_number(users), _by_number(groups))
         return _Seen(seen.until, users, groups, names, None if waits else changed, homes, projects)
 
 
 def _changed(folder: Path) -> tuple[int, ...]:
+    # Opened, because clients of NFS tell what they remember, for half a minute or more, of a folder that is not.
     try:
-        status = os.stat(folder)
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return ()
+    try:
+        status = os.fstat(opened)
+    finally:
+        os.close(opened)
     # The links besides: two folders may be made within one tick of the file system's clock.
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_nlink
 
@@ -214,5 +221,5 @@ def _folders(outer: Path, known: Mapping[str, _Folder]) -> dict[str, _Folder]:
             with suppress(FileNotFoundError):  # gone meanwhile
                 if entry.is_dir(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
-                    found[entry.name] = _Folder(entry.inode(), status.st_uid, status.st_gid, status.st_mtime)
+                    found[entry.name] = _Folder(entry.inode(), status.st_uid, status.st_gid)
     return found
