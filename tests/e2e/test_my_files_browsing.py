@@ -140,9 +140,12 @@ def test_click_counts_though_the_rows_are_drawn_anew_meanwhile(
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
+    # As when the list is scrolled, and when a notice takes some of its room.
     page.evaluate(
         """() => new Promise((drawn) => {
-          document.querySelector(".fi-scroller").dispatchEvent(new Event("scroll"));
+          const list = document.querySelector(".fi-scroller");
+          list.dispatchEvent(new Event("scroll"));
+          list.style.maxHeight = `${list.clientHeight - 60}px`;
           requestAnimationFrame(() => requestAnimationFrame(drawn));
         })"""
     )

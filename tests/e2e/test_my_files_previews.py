@@ -274,6 +274,7 @@ def test_preview_of_hostile_files_does_not_freeze_the_page(
         *({"cell_type": "code", "source": "", "outputs": [{"output_type": "stream", "text": each * (many // 4)}] * 3}
           for each in ("\x1b[", "\u0378[")),
     ]  # fmt: skip
+    write(home, "hostile/head.csv", b"\x01[" * (many // 4) + b",b\n1,2\n")
     write(home, "hostile/log.txt", b"\x1b[" * (many // 2))
     write(home, "hostile/n.ipynb", json.dumps({"cells": cells}).encode())
     begins = "<VOTABLE><TABLE><FIELD name='a' datatype='char'/><DATA><TABLEDATA>"
@@ -284,7 +285,7 @@ def test_preview_of_hostile_files_does_not_freeze_the_page(
     page = enter(open_browser(), "fiona", "?path=/home/fiona/hostile")
     computed = page.context.new_cdp_session(page)
     computed.send("Performance.enable", {"timeDomain": "threadTicks"})
-    for name in ("n.ipynb", "log.txt", *(f"{kind}{number}.vot" for kind in ("", "h") for number in range(len(inner)))):
+    for name in ("n.ipynb", "log.txt", "head.csv", *(f"{kind}{number}.vot" for kind in ("", "h") for number in range(len(inner)))):
         expect(preview(page, name)).not_to_contain_text(said_in("preview-large", size="").split("(")[0])
         spent = {each["name"]: each["value"] for each in computed.send("Performance.getMetrics")["metrics"]}
         assert spent["TaskDuration"] < 20, name

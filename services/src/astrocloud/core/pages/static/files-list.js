@@ -39,7 +39,12 @@ export class FileList {
     this.window.addEventListener("dblclick", (event) => this.doubleClick(event));
     this.window.addEventListener("contextmenu", (event) => this.contextMenu(event));
     this.window.addEventListener("dragstart", (event) => this.actions.drag(event, this.entryAt(event.target)));
-    new ResizeObserver(() => { this.row = ROW(this.scroller.clientWidth); this.window.replaceChildren(); this.render(); }).observe(this.scroller);
+    new ResizeObserver(() => {
+      const row = ROW(this.scroller.clientWidth);
+      if (row !== this.row) this.window.replaceChildren();
+      this.row = row;
+      this.render();
+    }).observe(this.scroller);
     this.drawHead();
   }
 

@@ -84,7 +84,7 @@ function output(given) {
 
 const ENTITIES = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'", nbsp: "\u00a0", minus: "−", plusmn: "±", deg: "°" };
 // Each pattern stops at the next "<", so that none reads a hostile text again and again.
-const bareText = (html) => html.replace(/<[^<>]*>/g, "").replace(/&(?:#(\d{1,7})|(\w{1,10}));/g, (whole, code, name) => (code ? String.fromCodePoint(Math.min(Number(code), 0x10ffff)) : ENTITIES[name] ?? whole)).trim();
+const bareText = (html) => bare(html.replace(/<[^<>]*>/g, "").replace(/&(?:#(\d{1,7})|(\w{1,10}));/g, (whole, code, name) => (code ? String.fromCodePoint(Math.min(Number(code), 0x10ffff)) : ENTITIES[name] ?? whole))).trim();
 
 /** Return the tables of an HTML output, made anew from their texts. Not even a parser of HTML sees it, only these patterns. */
 function tablesIn(html) {

@@ -107,11 +107,14 @@ export function part(shown, whole) {
   return shown < whole ? el("p", { class: "ac-fine" }, t("preview-part", { shown: size(shown), size: size(whole) })) : "";
 }
 
+const LONGEST = 1000;  // characters of one cell
+const short = (text) => { const found = bare(text); return found.length > LONGEST ? `${found.slice(0, LONGEST)}…` : found; };
+
 /** Return a table: `columns` are `{name, unit}`, `rows` arrays of texts. */
 export function tableOf(columns, rows, label) {
   return el("div", { class: "ac-table-wrap", tabindex: "0", role: "region", "aria-label": label }, el("table", { class: "ac-table" },
-    el("thead", {}, el("tr", {}, ...columns.map(({ name, unit }) => el("th", { scope: "col" }, name, unit ? el("small", {}, unit) : "")))),
-    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) => el("td", { title: value.length > 40 ? value : undefined }, bare(value))))))));
+    el("thead", {}, el("tr", {}, ...columns.map(({ name, unit }) => el("th", { scope: "col" }, short(name), unit ? el("small", {}, short(unit)) : "")))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(short).map((value) => el("td", { title: value.length > 40 ? value : undefined }, value)))))));
 }
 
 /** Return `text` without what is between `open` and `close`, which are left out, too; or with it, when it is to be `kept`. */
