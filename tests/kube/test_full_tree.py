@@ -79,7 +79,11 @@ async def test_a_full_tree_is_told_and_keeps_nothing_else(platform: Installation
 
         async with session.put(f"{files}/late", data=bytes(2**20)) as answer:
             assert (answer.status, "QuotaExceeded" in await answer.text()) == (507, True)
-        assert await health(cara.person.session, platform) == "full"
+
+        async def full() -> bool:
+            return await health(cara.person.session, platform) == "full"
+
+        await until("the health page", full, within_s=60)
         for path in ("/hub/home", "/hub/api/users/cara", "/services/portal/home", "/services/vospace/my-files"):
             async with cara.person.session.get(platform.url + path) as answer:
                 assert answer.status == 200, path
