@@ -24,6 +24,14 @@ Bytes = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|
 """A Kubernetes quantity of bytes; ``500m`` would be half a byte."""
 
 Labels = dict[str, str]
+_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
+_SELECTED = [f"app.kubernetes.io/{each}" for each in ("name", "instance", "component")]
+# What a cluster takes: those of people's servers go through the hub, and nobody else would say so before none starts.
+PodLabels = Annotated[
+    dict[str, Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$", max_length=63)]],
+    Field(json_schema_extra={"propertyNames": {"pattern": _KEY, "not": {"enum": _SELECTED}}}),
+]
+PodAnnotations = Annotated[Labels, Field(json_schema_extra={"propertyNames": {"pattern": _KEY}})]
 Raw = dict[str, Any]
 """An object that is given to Kubernetes as it is, which then checks it."""
 
@@ -73,9 +81,9 @@ class Pods(Block):
     """Labels that their nodes have."""
     tolerations: list[Raw] = []
     """Taints that they bear."""
-    podAnnotations: Labels = {}
+    podAnnotations: PodAnnotations = {}
     """Annotations of the pods, besides the platform's own."""
-    podLabels: Labels = {}
+    podLabels: PodLabels = {}
     """Labels of the pods, besides the platform's own."""
     priorityClassName: str = ""
     """Their priority class; empty: the chart's own for such a workload, if it makes them."""
@@ -235,8 +243,8 @@ class GlusterfsTree(Pods):
 
     image: Image
     """The image of what mounts it."""
-    servers: list[str] = []
-    """Names or addresses of servers that know the volume; the next is asked where one does not answer."""
+    servers: list[Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\[\]]+)$")]] = []
+    """Names or addresses of servers that know the volume, without a port; the next is asked if one is away."""
     volume: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
     """The volume's name."""
     folder: str = Field(default="astrocloud", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")

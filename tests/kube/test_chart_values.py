@@ -147,6 +147,23 @@ def test_nodes_without_the_tree_are_refused(who: str) -> None:
     assert "storage.tree.glusterfs.nodeSelector has example.org/role=servers" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("servers.podLabels.paid-by=physics department", "does not match pattern"),
+        (f"proxy.podLabels.paid-by={'x' * 64}", "maxLength"),
+        ("hub.podLabels.-key=x", "does not match pattern"),
+        ("prepuller.podLabels.app\\.kubernetes\\.io/component=mine", "app.kubernetes.io/component"),
+        ("servers.podAnnotations.a key=x", "does not match pattern"),
+        ("storage.tree.glusterfs.servers={[fd00::1]:24007}", "does not match pattern"),
+    ],
+)
+def test_what_a_cluster_would_refuse_later_is_refused(argument: str, said: str) -> None:
+    done = helm("template", "sky", CHART, "--set-string", argument)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
 # What is written
 
 READ_OTHERWISE = ["n", "12", "1e3", "null"]
