@@ -285,7 +285,12 @@ def test_preview_of_hostile_files_does_not_freeze_the_page(
     page = enter(open_browser(), "fiona", "?path=/home/fiona/hostile")
     computed = page.context.new_cdp_session(page)
     computed.send("Performance.enable", {"timeDomain": "threadTicks"})
-    for name in ("n.ipynb", "log.txt", "head.csv", *(f"{kind}{number}.vot" for kind in ("", "h") for number in range(len(inner)))):
+    for name in (
+        "n.ipynb",
+        "log.txt",
+        "head.csv",
+        *(f"{kind}{number}.vot" for kind in ("", "h") for number in range(len(inner))),
+    ):
         expect(preview(page, name)).not_to_contain_text(said_in("preview-large", size="").split("(")[0])
         spent = {each["name"]: each["value"] for each in computed.send("Performance.getMetrics")["metrics"]}
         assert spent["TaskDuration"] < 20, name
