@@ -20,7 +20,7 @@ import pytest
 from astrocloud.core.cluster import Cluster, ClusterTls
 from astrocloud_hub.hosts import address_in
 from astrocloud_hub.spawners.kube import objects
-from astrocloud_hub.spawners.kube.certificates import AUTHORITY, CERTIFICATE, KEY
+from astrocloud_hub.spawners.kube.certificates import AUTHORITY, CERTIFICATE, KEY, STOCK_START
 from astrocloud_hub.spawners.kube.models import Ground, Placement, PullSecret, Quota, ServerPlan, server_label
 from astrocloud_hub.spawners.kube.spawner import origin
 from astrocloud_hub.spawners.models import Group, Limits, Person
@@ -240,7 +240,7 @@ def test_a_server_s_name_becomes_a_label_that_no_other_has(name: str, label: str
     assert found == label or (label == "x-" and found.startswith("x-") and len(found) == 18)
 
 
-def test_jupyterhub_s_own_start_finds_its_certificate_in_files(tmp_path: Path) -> None:
+def test_jupyterhub_s_own_start_finds_its_certificate_in_files() -> None:
     told = {
         "ASTROCLOUD_TLS_CERTIFICATE": "a\nb\n",
         "ASTROCLOUD_TLS_KEY": "-n %s\\n\n",
@@ -254,7 +254,7 @@ def test_jupyterhub_s_own_start_finds_its_certificate_in_files(tmp_path: Path) -
     )
 
     done = subprocess.run(
-        ["/bin/sh", "-c", objects.STOCK_TLS, "astrocloud-tls", *show],
+        ["/bin/sh", "-c", STOCK_START, "astrocloud-tls", *show],
         env={**told, "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True,
     )  # fmt: skip
 

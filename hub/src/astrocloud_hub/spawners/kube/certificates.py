@@ -19,6 +19,21 @@ KEY: Final = "ASTROCLOUD_TLS_KEY"
 AUTHORITY: Final = "ASTROCLOUD_TLS_AUTHORITY"
 """The variables in which a server is handed its certificate, its key, and the authority of the platform's parts."""
 
+STOCK_START: Final = (
+    "mask=$(umask); umask 077; place=/tmp; [ ! -w /dev/shm ] || place=/dev/shm; "
+    'place=$(mktemp -d "$place/astrocloud-tls-XXXXXX") || exit 1; '
+    f'printf %s "${CERTIFICATE}" >"$place/certificate" && '
+    f'printf %s "${KEY}" >"$place/key" && '
+    f'printf %s "${AUTHORITY}" >"$place/authority" || exit 1; '
+    f"unset {CERTIFICATE} {KEY} {AUTHORITY}; umask $mask; "
+    'export ASTROCLOUD_AUTHORITY="$place/authority" JUPYTERHUB_SSL_CERTFILE="$place/certificate" '
+    'JUPYTERHUB_SSL_KEYFILE="$place/key"; '
+    # The variable for it would make the server ask each browser for a certificate.
+    'exec "$@" --HubAuth.client_ca="$place/authority"'
+)
+"""What an image that knows nothing of the platform is started by: takes them out of the variables into files, for
+JupyterHub's own start to find."""
+
 
 class ServerAuthority:
     """Signs the certificates of people's servers, and of nothing else: its own says so.

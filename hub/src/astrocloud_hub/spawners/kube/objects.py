@@ -49,21 +49,6 @@ START: Final = (
 )
 """What a pod runs first: checks, limits, then process 1 as in the sandbox of one machine."""
 
-STOCK_TLS: Final = (
-    "mask=$(umask); umask 077; place=/tmp; [ ! -w /dev/shm ] || place=/dev/shm; "
-    'place=$(mktemp -d "$place/astrocloud-tls-XXXXXX") || exit 1; '
-    'printf %s "$ASTROCLOUD_TLS_CERTIFICATE" >"$place/certificate" && '
-    'printf %s "$ASTROCLOUD_TLS_KEY" >"$place/key" && '
-    'printf %s "$ASTROCLOUD_TLS_AUTHORITY" >"$place/authority" || exit 1; '
-    "unset ASTROCLOUD_TLS_CERTIFICATE ASTROCLOUD_TLS_KEY ASTROCLOUD_TLS_AUTHORITY; umask $mask; "
-    'export ASTROCLOUD_AUTHORITY="$place/authority" JUPYTERHUB_SSL_CERTFILE="$place/certificate" '
-    'JUPYTERHUB_SSL_KEYFILE="$place/key"; '
-    # The variable for it would make the server ask each browser for a certificate.
-    'exec "$@" --HubAuth.client_ca="$place/authority"'
-)
-"""What an image that knows nothing of the platform is started by where servers are called by TLS: it takes certificate,
-key and authority out of the variables (`ServerAuthority.variables`) into files, for JupyterHub's own start to find."""
-
 
 def namespace_objects(ground: Ground, person: Person) -> list[Json]:
     """Return what a person's servers need besides their pods, in the order in which it is made."""

@@ -22,6 +22,7 @@ from astrocloud_hub.spawners.base import PlatformSpawner, limit_variables, perso
 from astrocloud_hub.spawners.dask import dask_variables
 from astrocloud_hub.spawners.kube import objects, starts
 from astrocloud_hub.spawners.kube.api import ClusterApi
+from astrocloud_hub.spawners.kube.certificates import STOCK_START
 from astrocloud_hub.spawners.kube.ends import (
     container_status,
     end_of_pod,
@@ -239,7 +240,7 @@ class PodSpawner(PlatformSpawner, KubeSpawner):
         """Return what starts a server in an environment's image."""
         if not environment.command:
             return tuple(self.command)
-        first = ("/bin/sh", "-c", objects.STOCK_TLS, "astrocloud-tls") if tls else ()
+        first = ("/bin/sh", "-c", STOCK_START, "astrocloud-tls") if tls else ()
         # As the platform's own start has it: a path in the server is the path in VOSpace, and one begins at home.
         return (*first, *environment.command, "--ServerApp.root_dir=/", f"--ServerApp.preferred_dir={home}")
 
